@@ -1,0 +1,62 @@
+// Package wire holds the header names that holdfast writes, each written once,
+// and the codec of the dead-letter envelope.
+//
+// Every name starts with Prefix, so that all of them can be removed at once and
+// none can be taken for a header of a broker or of a user.
+package wire
+
+import "strings"
+
+// Prefix starts every header name of holdfast. Users cannot set such headers.
+const Prefix = "Holdfast-"
+
+// Identity, on any message.
+const (
+	// ID is the logical message ID where the broker's own field holds a
+	// deduplication key instead.
+	ID = "Holdfast-Id"
+	// Key is the ordering key.
+	Key = "Holdfast-Key"
+	// ContentType is the media type on brokers without a field for it.
+	ContentType = "Content-Type"
+	// Cause is the ID of the message whose handler published this one.
+	Cause = "Holdfast-Cause"
+)
+
+// Origin, on copies: dead letters and redriven messages.
+const (
+	// Subject is the address the message was first published to.
+	Subject = "Holdfast-Subject"
+	// Position is where the first copy was stored.
+	Position = "Holdfast-Position"
+	// Time is when the first copy was stored, RFC 3339 with nanoseconds.
+	Time = "Holdfast-Time"
+	// Redrives is how often the message was redriven.
+	Redrives = "Holdfast-Redrives"
+)
+
+// Replies to requests.
+const (
+	// Reply marks an answer made by holdfast; its value is "ok" or "error".
+	Reply = "Holdfast-Reply"
+	// Error is the message of an error carried back to the caller.
+	Error = "Holdfast-Error"
+	// ErrorCode is the application's code of that error, if it gave one.
+	ErrorCode = "Holdfast-Error-Code"
+)
+
+// Reserved reports whether a user may not set a header of this name, because
+// holdfast or a broker gives it a meaning.
+func Reserved(name string) bool {
+	return hasPrefixFold(name, Prefix) || hasPrefixFold(name, "Nats-")
+}
+
+// BrokerOwned reports whether a header must not travel on a copy, because the
+// broker would act upon it: an expectation, a deduplication key, a rollup.
+func BrokerOwned(name string) bool {
+	return hasPrefixFold(name, "Nats-") || hasPrefixFold(name, "x-")
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}

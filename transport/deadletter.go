@@ -1,0 +1,71 @@
+package transport
+
+import (
+	"context"
+	"iter"
+)
+
+// DeadLetterer is a Transport that has a store for dead letters.
+type DeadLetterer interface {
+	DeadLetters() DeadLetterStore
+}
+
+// DeadKey says where a dead letter is filed. Its parts are made of letters,
+// digits, '-' and '_'.
+type DeadKey struct {
+	// Subscription is the one that failed.
+	Subscription string
+	// Fingerprint groups failures of one cause.
+	Fingerprint string
+	// ID is the dead letter's own: the same failure of the same stored message
+	// has the same ID, however often it is buried.
+	ID string
+}
+
+// StoredLetter is a dead letter in its store.
+type StoredLetter struct {
+	Key DeadKey
+	// Message is as it was buried: the body untouched, the headers of the
+	// envelope beside those of the user.
+	Message *Message
+}
+
+// LetterFilter selects dead letters; an empty field matches all.
+type LetterFilter struct {
+	Subscription string
+	Fingerprint  string
+	ID           string
+}
+
+// DeadLetterStore keeps dead letters until a person decides. Looking at a dead
+// letter never wears it out. Methods are safe for concurrent use.
+type DeadLetterStore interface {
+	// Bury stores m under key and returns nil only after it was confirmed. To
+	// bury a key that is already there changes nothing and returns nil.
+	Bury(ctx context.Context, key DeadKey, m *Message) error
+
+	// Letters yields the stored dead letters that match, oldest first, until
+	// the caller stops or an error was yielded.
+	Letters(ctx context.Context, f LetterFilter) iter.Seq2[StoredLetter, error]
+
+	// Remove deletes the dead letter with this key; ErrNotFound if there is
+	// none.
+	Remove(ctx context.Context, key DeadKey) error
+
+	// Redrive publishes m to one subscription and no other consumer of the
+	// source, and returns nil only after it was confirmed. m.DedupID is a key of
+	// its own, so that the broker suppresses a repeated redrive and not this
+	// one.
+	Redrive(ctx context.Context, subscription string, m *Message) error
+
+	// Summary counts the stored dead letters by subscription and fingerprint
+	// without reading them.
+	Summary(ctx context.Context) ([]LetterCount, error)
+}
+
+// LetterCount is how many dead letters of one subscription share a fingerprint.
+type LetterCount struct {
+	Subscription string
+	Fingerprint  string
+	Count        int
+}
