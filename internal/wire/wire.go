@@ -23,7 +23,8 @@ const (
 	Cause = "Holdfast-Cause"
 )
 
-// Origin, on copies: dead letters and redriven messages.
+// Origin, on copies: dead letters and redriven messages. Values are escaped;
+// OriginOf reads them.
 const (
 	// Subject is the address the message was first published to.
 	Subject = "Holdfast-Subject"
