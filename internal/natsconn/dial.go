@@ -1,0 +1,195 @@
+package natsconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// The settings of every connection. A half-open connection is noticed within
+// pingInterval times (maxPings + 1).
+const (
+	pingInterval = 20 * time.Second
+	maxPings     = 2
+	dialTimeout  = 2 * time.Second
+	writeTimeout = 5 * time.Second
+	firstPause   = 100 * time.Millisecond
+	longestPause = 2 * time.Second
+)
+
+// Config says how to connect. The zero value works.
+type Config struct {
+	// Name is shown by the server in its list of connections. Default
+	// "holdfast".
+	Name string
+	// InboxPrefix replaces "_INBOX" in reply subjects, for accounts that may
+	// not use that.
+	InboxPrefix string
+	// Wait makes Dial wait for a server that is not there yet until its context
+	// ends. Default: an unreachable server is an error at once.
+	Wait bool
+	// Options are options of the client library, applied after ours: TLS,
+	// credentials, a dialer. Handlers set here are called after ours.
+	Options []nats.Option
+}
+
+// Dial connects to the servers of a URL list separated by commas. It tries for
+// ever to restore a connection that was lost, and keeps nothing to be sent
+// later: what cannot be sent now fails now. Dial returns at the latest one dial
+// timeout per server after ctx ended.
+func Dial(ctx context.Context, urls string, cfg Config) (*Conn, error) {
+	pause := firstPause
+	for {
+		c, err := dialOnce(ctx, urls, cfg)
+		if err == nil {
+			return c, nil
+		}
+		if !cfg.Wait || !reachLater(err) {
+			return nil, dialError(urls, cfg, err)
+		}
+		if !sleep(ctx, pause) {
+			return nil, dialError(urls, cfg, fmt.Errorf("%w while waiting for the server: %w", ctx.Err(), err))
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+func dialOnce(ctx context.Context, urls string, cfg Config) (*Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c := newConn()
+	c.owned = true
+	opts := append(defaults(ctx, cfg), cfg.Options...)
+	nc, err := nats.Connect(urls, append(opts, c.adopt)...)
+	if err != nil {
+		return nil, err
+	}
+	c.nc = nc
+	return c, nil
+}
+
+func defaults(ctx context.Context, cfg Config) []nats.Option {
+	timeout := dialTimeout
+	if end, ok := ctx.Deadline(); ok {
+		timeout = max(min(timeout, time.Until(end)), time.Millisecond)
+	}
+	name := cfg.Name
+	if name == "" {
+		name = "holdfast"
+	}
+	opts := []nats.Option{
+		nats.Name(name),
+		nats.Timeout(timeout),
+		nats.MaxReconnects(-1),
+		nats.ReconnectBufSize(-1),
+		nats.IgnoreAuthErrorAbort(),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPings),
+		nats.FlusherTimeout(writeTimeout),
+	}
+	if cfg.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(cfg.InboxPrefix))
+	}
+	return opts
+}
+
+// adopt is the last option: it puts our handlers before those of the user, and
+// refuses what would break a promise.
+func (c *Conn) adopt(o *nats.Options) error {
+	if o.ReconnectBufSize != -1 {
+		return fmt.Errorf("%w: the option ReconnectBufSize would let a publish succeed that is lost with the process; leave it out", transport.ErrInvalid)
+	}
+	if o.RetryOnFailedConnect {
+		return fmt.Errorf("%w: the option RetryOnFailedConnect; use WaitForBroker to wait for a server", transport.ErrInvalid)
+	}
+	o.DisconnectedErrCB = c.onDisconnect(o.DisconnectedErrCB)
+	o.ReconnectedCB = c.onReconnect(o.ReconnectedCB)
+	o.ClosedCB = c.onClosed(o.ClosedCB)
+	o.AsyncErrorCB = c.onError(o.AsyncErrorCB)
+	return nil
+}
+
+// reachLater tells whether waiting may help: wrong credentials and wrong
+// settings stay wrong.
+func reachLater(err error) bool {
+	for _, never := range []error{
+		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
+		transport.ErrInvalid, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, never) {
+			return false
+		}
+	}
+	_, broken := errors.AsType[*url.Error](err)
+	return !broken
+}
+
+func dialError(urls string, cfg Config, err error) error {
+	e := &transport.Error{Op: "connect", Address: Redact(urls), Kind: transport.Temporary, Err: redactedError(urls, err)}
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		e.Kind, e.Err = transport.Permanent, fmt.Errorf("%w: %w", transport.ErrPermission, err)
+		e.Hint = "the server refused the credentials: check the user and password, token or credentials file"
+	case errors.Is(err, transport.ErrInvalid):
+		e.Kind = transport.Permanent
+	case !cfg.Wait && reachLater(err):
+		e.Hint = "no server answers there: start it, correct the address, or connect with WaitForBroker to wait for it"
+	case !reachLater(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
+		e.Kind = transport.Permanent
+	}
+	return e
+}
+
+// redactedError keeps credentials out of an error whose text quotes the URL.
+func redactedError(urls string, err error) error {
+	for _, part := range strings.Split(urls, ",") {
+		if part = strings.TrimSpace(part); part != Redact(part) && strings.Contains(err.Error(), part) {
+			return errors.New(strings.ReplaceAll(err.Error(), part, Redact(part)))
+		}
+	}
+	return err
+}
+
+// Redact returns a URL, or a list of URLs separated by commas, with every user,
+// password and token replaced by "xxxxx".
+func Redact(urls string) string {
+	parts := strings.Split(urls, ",")
+	for i, part := range parts {
+		parts[i] = redactOne(strings.TrimSpace(part))
+	}
+	return strings.Join(parts, ",")
+}
+
+// redactOne does not parse: a URL that cannot be parsed hides its credentials
+// too. Everything between the scheme and the last '@' goes.
+func redactOne(u string) string {
+	at := strings.LastIndexByte(u, '@')
+	if at < 0 {
+		return u
+	}
+	scheme := ""
+	if i := strings.Index(u, "://"); i >= 0 && i < at {
+		scheme = u[:i+3]
+	}
+	return scheme + "xxxxx" + u[at:]
+}
+
+// sleep waits for d and reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
