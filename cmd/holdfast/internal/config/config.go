@@ -1,0 +1,157 @@
+// Package config reads holdfast.yaml. It is strict: a key it does not know, a
+// value it cannot use and two settings that contradict each other are errors,
+// each with file, line and column, the line itself, and what to write instead.
+// All errors of a file are reported at once.
+//
+// The shape of the file is described once (shape.go); the reader, the lists of
+// allowed keys and the published JSON Schema all come from that description.
+package config
+
+import (
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Config is a file that was read without errors.
+type Config struct {
+	// Path is the file's name as it was given.
+	Path string
+	// Dir is the directory that relative paths in the file start from: that of
+	// the file.
+	Dir string
+	// Broker is the URL of the broker; empty means the embedded server.
+	Broker string
+	// Listen is the address of the embedded server.
+	Listen string
+	// Data is the directory of the embedded server's file store, absolute or
+	// relative to the working directory of the process.
+	Data string
+	// Subscriptions are in the order of the file. There is at least one.
+	Subscriptions []Subscription
+	// Warnings are about settings that are allowed and likely not meant, in the
+	// order of their lines. It is nil when there are none.
+	Warnings *Errors
+}
+
+// Subscription is one source with its handler and policy.
+type Subscription struct {
+	Name        string
+	Line        int // where the subscription starts in the file
+	From        From
+	Handler     Handler
+	Concurrency int           // at least 1
+	Prefetch    int           // -1: not said
+	Timeout     time.Duration // 0: none
+	Retry       *Retry        // nil: not said
+	DeadLetter  *bool         // nil: not said
+	MaxAge      time.Duration // 0: none
+	OrderBy     OrderBy
+}
+
+// From is a JetStream source when Stream is set, a core NATS source otherwise.
+type From struct {
+	Stream   string
+	Subjects []string
+	Durable  string // never empty on JetStream: the subscription's name by default
+	Start    Start
+	Mode     string // "verify", "ensure" or "update"
+
+	Subject string
+	Group   string
+}
+
+// JetStream tells which of the two sources it is.
+func (f From) JetStream() bool { return f.Stream != "" }
+
+// StartKind says where a new consumer starts.
+type StartKind string
+
+// The start positions. StartUnsaid leaves the question open, which is an error
+// for a consumer that does not exist yet.
+const (
+	StartUnsaid   StartKind = ""
+	StartAll      StartKind = "all"
+	StartNew      StartKind = "new"
+	StartLast     StartKind = "last"
+	StartSequence StartKind = "sequence"
+	StartTime     StartKind = "time"
+)
+
+// Start is where a new consumer starts.
+type Start struct {
+	Kind     StartKind
+	Sequence uint64    // of StartSequence
+	Time     time.Time // of StartTime
+}
+
+// Handler holds exactly one of its fields.
+type Handler struct {
+	Exec []string
+	HTTP *HTTP
+	Log  bool
+}
+
+// HTTP is a handler behind a URL.
+type HTTP struct {
+	URL     *url.URL
+	Secret  string        // signs requests; empty: unsigned
+	Timeout time.Duration // of one request; 0: that of the subscription
+	Headers map[string]string
+}
+
+// Retry is the policy for messages whose handler failed.
+type Retry struct {
+	Attempts  int // how often the handler runs at most; 0: not said
+	Immediate int
+	Backoff   Backoff
+	Jitter    float64 // a share: 0.2 for 20%
+	Within    time.Duration
+}
+
+// Backoff is a list of delays, the last of which repeats, or grows from First
+// by doubling up to Max. Its zero value says nothing.
+type Backoff struct {
+	Delays     []time.Duration
+	First, Max time.Duration
+}
+
+// OrderBy names what orders messages: "key", "subject", or a header. Empty
+// means no order.
+type OrderBy struct {
+	By     string // "", "key", "subject", "header"
+	Header string
+}
+
+// dirOf returns the directory that relative paths of the file start from.
+func dirOf(path string) string {
+	if path == "-" {
+		return "."
+	}
+	return filepath.Dir(path)
+}
+
+// Redact removes the user and password from a broker URL or a comma-separated
+// list of them, for logs and errors.
+func Redact(broker string) string {
+	parts := strings.Split(broker, ",")
+	for i, p := range parts {
+		parts[i] = redactOne(p)
+	}
+	return strings.Join(parts, ",")
+}
+
+func redactOne(raw string) string {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok {
+		scheme, rest = "", raw
+	}
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		rest = rest[at+1:]
+	}
+	if !ok {
+		return rest
+	}
+	return scheme + "://" + rest
+}

@@ -1,0 +1,275 @@
+package config_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/config"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func env(pairs ...string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for i := 0; i+1 < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1], true
+			}
+		}
+		return "", false
+	}
+}
+
+// Every file in testdata/bad has its rendered errors beside it.
+func TestEveryErrorIsReportedAtItsPlaceWithAHint(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			_, err := config.Load(file, nil, env("SLOW", "hunter3", "TOKEN", "hunter4"))
+			es, ok := errors.AsType[*config.Errors](err)
+			if !ok {
+				t.Fatalf("Load = %v, want *Errors", err)
+			}
+			got := es.Render(config.Paint{})
+			if strings.Contains(got, "hunter") {
+				t.Errorf("a secret is shown:\n%s", got)
+			}
+			compareGolden(t, strings.TrimSuffix(file, ".yaml")+".golden", got)
+		})
+	}
+}
+
+func compareGolden(t *testing.T, golden, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("output differs from %s (run with -update if that is meant):\n%s", golden, got)
+	}
+}
+
+func TestTheFileOfTheManualIsRead(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load("testdata/good/manual.yaml", nil, env("ORDERS_SECRET", "whsec_c2VjcmV0c2VjcmV0c2VjcmV0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Data != "testdata/good/holdfast-data" {
+		t.Errorf("Data = %q, want a path beside the file", c.Data)
+	}
+	s := c.Subscriptions[0]
+	if s.Name != "orders" || s.From.Stream != "ORDERS" || s.From.Durable != "orders" || s.From.Start.Kind != config.StartAll || s.From.Mode != "ensure" {
+		t.Errorf("source: %+v", s.From)
+	}
+	r := s.Retry
+	if r.Attempts != 5 || r.Immediate != 1 || len(r.Backoff.Delays) != 3 || r.Backoff.Delays[0] != 200*time.Millisecond || r.Jitter != 0.2 || r.Within != time.Hour {
+		t.Errorf("retry: %+v", r)
+	}
+	if s.Concurrency != 8 || s.Timeout != 30*time.Second || s.DeadLetter == nil || !*s.DeadLetter || s.Handler.Exec[0] != "./handle.sh" {
+		t.Errorf("subscription: %+v", s)
+	}
+	if p := c.Subscriptions[1]; p.From.JetStream() || p.From.Group != "workers" || !p.Handler.Log {
+		t.Errorf("core subscription: %+v", p)
+	}
+	h := c.Subscriptions[2].Handler.HTTP
+	if h == nil || h.Secret != "whsec_c2VjcmV0c2VjcmV0c2VjcmV0" || h.URL.Host != "127.0.0.1:9000" {
+		t.Errorf("http: %+v", h)
+	}
+	if b := c.Subscriptions[2].Retry.Backoff; b.First != time.Second || b.Max != time.Minute {
+		t.Errorf("a backoff taken over by a merge: %+v", b)
+	}
+	if st := c.Subscriptions[3].From.Start; st.Kind != config.StartTime || st.Time.Year() != 2026 {
+		t.Errorf("start: %+v", st)
+	}
+}
+
+func TestWhatIsAllowedAndLikelyNotMeantIsAWarning(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load("testdata/good/warnings.yaml", nil, env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	compareGolden(t, "testdata/good/warnings.golden", c.Warnings.Render(config.Paint{}))
+}
+
+func TestAMissingFileIsOneClearError(t *testing.T) {
+	t.Parallel()
+	_, err := config.Load("testdata/none.yaml", nil, env())
+	es, ok := errors.AsType[*config.Errors](err)
+	if !ok || es.List[0].Code != config.CodeUnreadable || es.List[0].Line != 0 {
+		t.Fatalf("Load = %v", err)
+	}
+	_ = es.Render(config.Paint{})
+}
+
+func TestAnyBytesGiveAConfigOrErrors(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"", "\x00", "\xff\xfe", "a", "- a", "{", "a: [", "? {a: b}\n: c", "&a [*a]", "subscriptions: &a [*a]", "subscriptions: [{<<: 5}]", "~", "subscriptions:\n- &x {<<: *x}", strings.Repeat("[", 20000)} {
+		c, err := config.Parse("f", []byte(s), env())
+		if es, ok := errors.AsType[*config.Errors](err); ok {
+			_ = es.Render(config.Paint{})
+			_ = es.Error()
+			continue
+		}
+		t.Errorf("Parse(%.40q) = %v, %v; want *Errors", s, c, err)
+	}
+}
+
+// FuzzParse checks that no text makes the reader fail in another way than by
+// errors with a place inside the file.
+func FuzzParse(f *testing.F) {
+	for _, dir := range []string{"good", "bad"} {
+		files, _ := filepath.Glob("testdata/" + dir + "/*.yaml")
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, err := config.Parse("f", text, env("SLOW", "1s"))
+		es, ok := errors.AsType[*config.Errors](err)
+		if !ok {
+			return
+		}
+		es.Render(config.Paint{})
+		for _, d := range es.List {
+			if d.Line < 0 || d.Line > bytes.Count(text, []byte("\n"))+1 {
+				t.Fatalf("line %d is outside the file: %+v", d.Line, d)
+			}
+		}
+	})
+}
+
+func TestTheSchemaIsPublishedAsItIs(t *testing.T) {
+	t.Parallel()
+	const file = "../../schema/holdfast.schema.json"
+	if *update {
+		if err := os.WriteFile(file, config.Schema(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(have, config.Schema()) {
+		t.Errorf("%s is not what `holdfast schema` prints (run with -update)", file)
+	}
+}
+
+// An editor that follows the schema and the reader agree on the structure of a
+// file: what one takes the other takes.
+func TestTheSchemaAndTheReaderAgree(t *testing.T) {
+	t.Parallel()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(config.Schema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource(config.SchemaID, doc); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := c.Compile(config.SchemaID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const base = "subscriptions: [{name: a, from: {stream: S}, handler: {log: {}}%s}]\n"
+	cases := []struct {
+		text string
+		ok   bool
+	}{
+		{strings.Replace(base, "%s", "", 1), true},
+		{strings.Replace(base, "%s", ", concurrency: 3", 1), true},
+		{strings.Replace(base, "%s", ", concurrency: 0", 1), false},
+		{strings.Replace(base, "%s", ", concurrency: '3'", 1), false},
+		{strings.Replace(base, "%s", ", concurrency: '${N}'", 1), true},
+		{strings.Replace(base, "%s", ", timeout: 1m30s", 1), true},
+		{strings.Replace(base, "%s", ", timeout: 2d", 1), true},
+		{strings.Replace(base, "%s", ", timeout: 30", 1), false},
+		{strings.Replace(base, "%s", ", timeout: soon", 1), false},
+		{strings.Replace(base, "%s", ", dead_letter: maybe", 1), false},
+		{strings.Replace(base, "%s", ", order_by: 'header:X'", 1), true},
+		{strings.Replace(base, "%s", ", order_by: header", 1), false},
+		{strings.Replace(base, "%s", ", retry: {attempts: 3, backoff: 1s}", 1), true},
+		{strings.Replace(base, "%s", ", retry: {attempts: 3, backoff: [1s, 2s]}", 1), true},
+		{strings.Replace(base, "%s", ", retry: {attempts: 3, backoff: {first: 1s, max: 2s}}", 1), true},
+		{strings.Replace(base, "%s", ", retry: {attempts: 3, backoff: {first: 1s}}", 1), false},
+		{strings.Replace(base, "%s", ", retry: {attempts: 3, backoff: []}", 1), false},
+		{strings.Replace(base, "%s", ", retry: {attempts: 3, jitter: 20%}", 1), true},
+		{strings.Replace(base, "%s", ", retry: {attempts: 3, jitter: 20}", 1), false},
+		{strings.Replace(base, "%s", ", retires: {}", 1), false},
+		{"subscriptions: []\n", false},
+		{"x-shared: {a: 1}\n" + strings.Replace(base, "%s", "", 1), true},
+		{"broker: localhost\n" + strings.Replace(base, "%s", "", 1), false},
+		{"data: 5\n" + strings.Replace(base, "%s", "", 1), false},
+		{"subscriptions: [{name: a, from: {stream: S, start: 'sequence:5', mode: verify}, handler: {exec: [a, b]}}]\n", true},
+		{"subscriptions: [{name: a, from: {stream: S, mode: never}, handler: {exec: [a, b]}}]\n", false},
+		{"subscriptions: [{name: a, from: {stream: S, start: first}, handler: {exec: [a, b]}}]\n", false},
+		{"subscriptions: [{name: a, from: {stream: S}, handler: {log: {x: 1}}}]\n", false},
+		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {url: 'http://h/'}}}]\n", true},
+		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {url: 'ftp://h/'}}}]\n", false},
+		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {}}}]\n", false},
+	}
+	for _, tc := range cases {
+		var v any
+		if err := yaml.Unmarshal([]byte(tc.text), &v); err != nil {
+			t.Fatal(err)
+		}
+		bySchema := schema.Validate(v) == nil
+		_, err := config.Parse("f", []byte(tc.text), env("N", "3"))
+		if bySchema != tc.ok || (err == nil) != tc.ok {
+			t.Errorf("%swant %v; the schema says %v, the reader %v", tc.text, tc.ok, bySchema, err)
+		}
+	}
+}
+
+func TestAMisspeltWordFindsItsNeighbour(t *testing.T) {
+	t.Parallel()
+	allowed := []string{"attempts", "backoff", "dead_letter", "retry", "timeout", "within"}
+	for word, want := range map[string]string{
+		"attemps": "attempts", "retires": "retry", "deadletter": "dead_letter", "dead-letter": "dead_letter",
+		"timout": "timeout", "time": "timeout", "colour": "", "x": "",
+	} {
+		if got := config.Nearest(word, allowed); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestABrokerIsShownWithoutItsPassword(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"nats://a:b@h:1,nats://c@d:2": "nats://h:1,nats://d:2",
+		"nats://h:1":                  "nats://h:1",
+		"u:p@h":                       "h",
+		"nats://u:p@ss@h:1":           "nats://h:1",
+	} {
+		if got := config.Redact(in); got != want {
+			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
