@@ -1,0 +1,246 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-go/holdfast/recovery"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// Task is one attempt at one message, made by Config.NewTask.
+type Task interface {
+	// Run decodes the message and calls the handler. It may panic.
+	Run(ctx context.Context) error
+	// Context returns the context that Run is called with. It lives inside the
+	// task, so that both are one allocation.
+	Context() *Context
+}
+
+// Attempt is what a task is made from.
+type Attempt struct {
+	Delivery transport.Delivery
+	// Number is the number of the attempt, from 1.
+	Number int
+	// Deliveries is the broker's count.
+	Deliveries int
+	// Manual settles the delivery; it is nil unless the ack policy is Manual.
+	Manual *Manual
+}
+
+// Config is what a subscription is made of. The root package validates it.
+type Config struct {
+	Name   string
+	App    string
+	Source transport.Source
+	Want   transport.Want
+	Policy recovery.Policy
+	// NewTask makes the task of an attempt.
+	NewTask func(Attempt) Task
+	// Timeout bounds one attempt. Zero means MaxLease alone does.
+	Timeout time.Duration
+	// MaxLease is how long a delivery is kept at most. Zero means
+	// DefaultMaxLease.
+	MaxLease time.Duration
+	// OrderBy returns the ordering key of a message; nil means no order.
+	OrderBy func(*transport.Message) string
+	// Compensate runs after a failed handler of AckAlways, before the ack.
+	Compensate func(ctx context.Context, m *transport.Message, cause error) error
+	// DeadLetters is the store for dead letters; nil if there is none.
+	DeadLetters transport.DeadLetterStore
+	// Observe is called for every event; nil if nobody looks.
+	Observe func(Event)
+	// Logger gets one line for each change of state and each dead letter.
+	Logger *slog.Logger
+}
+
+// Times that are the engine's own.
+const (
+	// DefaultMaxLease bounds how long a delivery is kept, whatever its handler
+	// does.
+	DefaultMaxLease = time.Hour
+	// hangGrace is how long a handler may take to return after its context
+	// ended, before it is left behind.
+	hangGrace = 5 * time.Second
+	// settleBudget bounds all tries of one settlement.
+	settleBudget = 10 * time.Second
+	// leaseless is the pace of the keeper where there are no leases.
+	leaseless = 10 * time.Second
+)
+
+// Subscription runs the handler of one source. Run may be called once; the
+// other methods are safe for concurrent use at any time.
+type Subscription struct {
+	cfg    Config
+	ledger ledger
+
+	stop     context.CancelFunc // ends receiving
+	recvCtx  context.Context
+	finished chan struct{} // closed by Run when it returns
+	started  atomic.Bool
+	stopping atomic.Bool // the grace is over: attempts that end now were cut short
+	grace    atomic.Int64
+
+	mu      sync.Mutex // guards what follows
+	state   State
+	reason  string
+	since   time.Time
+	workers map[*worker]struct{} // every worker, those that hang included
+	held    map[*Manual]struct{} // deliveries left to be settled by hand
+	lanes   *lanes               // nil unless OrderBy is set
+	past    Counts               // counts of workers that have ended
+	dropped uint64
+	hung    int
+}
+
+// New returns a subscription that is not running.
+func New(cfg Config) *Subscription {
+	if cfg.MaxLease <= 0 {
+		cfg.MaxLease = DefaultMaxLease
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Logger = cfg.Logger.With("subscription", cfg.Name)
+	// The stop signal outlives any caller's context: it belongs to the
+	// subscription, and Stop is what ends it.
+	recvCtx, stop := context.WithCancel(context.Background())
+	return &Subscription{
+		cfg: cfg, stop: stop, recvCtx: recvCtx, finished: make(chan struct{}),
+		state: StateIdle, since: time.Now(),
+		workers: make(map[*worker]struct{}), held: make(map[*Manual]struct{}),
+	}
+}
+
+// Name returns the subscription's name.
+func (s *Subscription) Name() string { return s.cfg.Name }
+
+// Stop stops taking messages and lets the handlers finish. Those that have not
+// when grace ends are cancelled, and their messages given back uncharged. Stop
+// does not wait; Done is closed when all is settled. Only the first call counts.
+func (s *Subscription) Stop(grace time.Duration) {
+	s.grace.CompareAndSwap(0, max(int64(grace), 1))
+	s.stop()
+	if s.started.CompareAndSwap(false, true) { // never ran: nothing to wait for
+		s.setState(StateStopped, "")
+		close(s.finished)
+	}
+}
+
+// Done returns a channel that is closed when the subscription has ended.
+func (s *Subscription) Done() <-chan struct{} { return s.finished }
+
+// Health returns the state and the counts of this moment.
+func (s *Subscription) Health() Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := Health{
+		Subscription: s.cfg.Name, Source: s.cfg.Source.String(),
+		State: s.state, Since: s.since, Reason: s.reason,
+		Counts: s.past, Hung: s.hung, Waiting: len(s.held),
+	}
+	h.Counts.Dropped += s.dropped
+	for w := range s.workers {
+		w.counts.addTo(&h.Counts)
+		if w.busy.Load() {
+			h.InFlight++
+		}
+	}
+	if s.lanes != nil {
+		h.Waiting += s.lanes.waiting()
+	}
+	return h
+}
+
+// News tells the subscription what its transport reported.
+func (s *Subscription) News(e transport.Event) {
+	switch e.Kind {
+	case transport.Dropped:
+		s.mu.Lock()
+		s.dropped += uint64(e.Count)
+		s.mu.Unlock()
+		s.cfg.Logger.Warn("messages dropped before a handler saw them", "count", e.Count, "detail", e.Detail)
+	case transport.Stalled, transport.ConnectionLost:
+		s.setState(StateStuck, describe(e))
+	case transport.Flowing:
+		s.clearState(StateStuck)
+	case transport.Disconnected:
+		s.setState(StateRetrying, describe(e))
+	case transport.Reconnected:
+		s.clearState(StateRetrying)
+	default:
+		s.cfg.Logger.Warn("transport news", "kind", string(e.Kind), "count", e.Count, "detail", e.Detail, "err", e.Err)
+	}
+	s.observe(Event{Kind: TransportNews, Transport: e})
+}
+
+func describe(e transport.Event) string {
+	text := string(e.Kind)
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// setState changes the state and tells it once: a log line and an event.
+func (s *Subscription) setState(state State, reason string) {
+	s.mu.Lock()
+	if s.state == state && (s.reason == reason || state == StateRetrying || state == StateStuck) {
+		s.reason = reason
+		s.mu.Unlock()
+		return
+	}
+	if final := s.state == StateStopped || s.state == StateStopping && state != StateStopped; final {
+		s.mu.Unlock()
+		return
+	}
+	s.state, s.reason, s.since = state, reason, time.Now()
+	s.mu.Unlock()
+
+	level := slog.LevelInfo
+	if state == StateRetrying || state == StateStuck {
+		level = slog.LevelWarn
+	}
+	// A change of state has no caller whose context it could carry.
+	s.cfg.Logger.Log(context.Background(), level, "subscription "+string(state), "source", s.cfg.Source.String(), "reason", reason)
+	s.observe(Event{Kind: StateChanged, State: state, Err: reasonError(reason)})
+}
+
+// clearState goes back to running from a state that is over.
+func (s *Subscription) clearState(from State) {
+	s.mu.Lock()
+	over := s.state == from
+	s.mu.Unlock()
+	if over {
+		s.setState(StateRunning, "")
+	}
+}
+
+func reasonError(reason string) error {
+	if reason == "" {
+		return nil
+	}
+	return errors.New(reason)
+}
+
+// observe hands an event to whoever looks.
+func (s *Subscription) observe(e Event) {
+	if s.cfg.Observe == nil {
+		return
+	}
+	e.Subscription = s.cfg.Name
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	s.cfg.Observe(e)
+}
+
+// errHungLimit ends a subscription's receiver when too many handlers hang.
+var errHungLimit = errors.New("every handler slot is taken by a handler that hangs")

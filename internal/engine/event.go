@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/holdfast-go/holdfast/recovery"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// EventKind names what happened.
+type EventKind string
+
+// The events of the engine.
+const (
+	Attempted     EventKind = "attempted"      // an attempt ended: Attempt, Duration, Err
+	Settled       EventKind = "settled"        // a delivery was settled as Verdict says
+	SettleFailed  EventKind = "settle-failed"  // a settlement was given up; the broker will hand the message out again
+	BurialFailed  EventKind = "burial-failed"  // a dead letter could not be stored; the message stays where it is
+	Abandoned     EventKind = "abandoned"      // a handler did not return after its context ended and was left behind
+	LeaseLost     EventKind = "lease-lost"     // the broker may have handed the message to somebody else
+	StateChanged  EventKind = "state-changed"  // the subscription's state is now State
+	Published     EventKind = "published"      // a publish ended: Duration, Err, Attempt (tries)
+	TransportNews EventKind = "transport-news" // something happened to a connection or receiver: Transport
+)
+
+// Event is something that happened to a message or a subscription. It holds no
+// body and no headers.
+type Event struct {
+	Kind         EventKind
+	Time         time.Time
+	Subscription string
+	Subject      string
+	MessageID    string
+	Attempt      int
+	Deliveries   int
+	Duration     time.Duration
+	Verdict      recovery.Verdict
+	Err          error
+	State        State
+	Transport    transport.Event
+}
+
+// State is what a subscription is doing.
+type State string
+
+// The states of a subscription.
+const (
+	StateIdle     State = "idle"     // not started
+	StateStarting State = "starting" // opening its receiver for the first time
+	StateRunning  State = "running"  // taking messages
+	StateRetrying State = "retrying" // its receiver failed and is being reopened
+	StateStuck    State = "stuck"    // messages are not getting through, see Reason
+	StateStopping State = "stopping" // finishing what it has
+	StateStopped  State = "stopped"  // has ended
+)
+
+// Health is the state of a subscription at one moment.
+type Health struct {
+	Subscription string    `json:"subscription"`
+	Source       string    `json:"source"`
+	State        State     `json:"state"`
+	Since        time.Time `json:"since"`
+	// Reason says why the state is not running; empty otherwise.
+	Reason string `json:"reason,omitempty"`
+	Counts Counts `json:"counts"`
+	// InFlight is how many handlers run now.
+	InFlight int `json:"in_flight"`
+	// Hung is how many handlers were left behind and have not returned.
+	Hung int `json:"hung"`
+	// Waiting is how many deliveries are held for the order of their key, or
+	// for a handler that settles by hand.
+	Waiting int `json:"waiting"`
+}
+
+// Counts are totals since the subscription was made.
+type Counts struct {
+	Received   uint64 `json:"received"`    // deliveries taken from the broker
+	Attempts   uint64 `json:"attempts"`    // runs of the handler
+	Handled    uint64 `json:"handled"`     // deliveries acked after success
+	Retried    uint64 `json:"retried"`     // retries, immediate and delayed
+	Dead       uint64 `json:"dead"`        // dead letters stored
+	Discarded  uint64 `json:"discarded"`   // messages dropped on request, or failed where nothing keeps them
+	Rejected   uint64 `json:"rejected"`    // deliveries settled by the broker's own terminal
+	Returned   uint64 `json:"returned"`    // deliveries given back uncharged
+	Dropped    uint64 `json:"dropped"`     // messages the transport dropped unseen
+	LeasesLost uint64 `json:"leases_lost"` // deliveries whose lease ran out in our hands
+}

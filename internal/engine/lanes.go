@@ -1,0 +1,301 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/holdfast-go/holdfast/recovery"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// lanes keep the messages of one key in sequence and those of different keys
+// apart. A lane is the messages of one key in hand, oldest first; only its head
+// is ever handled. A head that waits for its retry stays here, leased, and holds
+// up its own lane and nothing else.
+type lanes struct {
+	p *pool
+
+	mu     sync.Mutex // guards what follows; taken after Subscription.mu, never before worker.mu
+	ready  sync.Cond  // signalled when queue grows or the lanes close
+	byKey  map[string]*lane
+	queue  []*lane // lanes whose head can be handled, longest waiting first
+	count  int     // deliveries in lanes, those in a worker's hand included
+	inHand int
+	closed bool
+}
+
+// lane is guarded by lanes.mu, except for the head's judgement, which belongs to
+// the worker that took the lane.
+type lane struct {
+	key   string
+	items []*laneItem
+	taken bool        // a worker has the head
+	timer *time.Timer // wakes a parked head
+	due   time.Time   // when it does; zero when the head is not parked
+}
+
+type laneItem struct {
+	delivery transport.Delivery
+	c        judgement
+	begun    bool // c has been filled in
+}
+
+func newLanes(p *pool) *lanes {
+	l := &lanes{p: p, byKey: make(map[string]*lane)}
+	l.ready.L = &l.mu
+	return l
+}
+
+// dispatch sorts deliveries into lanes until the stop, and then gives back
+// everything that no worker has in hand.
+func (l *lanes) dispatch() {
+	for {
+		d := l.p.receive()
+		if d == nil {
+			break
+		}
+		l.put(d)
+	}
+	l.release()
+}
+
+func (l *lanes) put(d transport.Delivery) {
+	key := l.p.s.cfg.OrderBy(d.Message())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return // its lease brings it back
+	}
+	ln := l.byKey[key]
+	if ln == nil {
+		ln = &lane{key: key}
+		l.byKey[key] = ln
+	}
+	ln.items = append(ln.items, &laneItem{delivery: d})
+	l.count++
+	if len(ln.items) == 1 {
+		l.enqueueLocked(ln)
+	}
+}
+
+func (l *lanes) enqueueLocked(ln *lane) {
+	ln.due = time.Time{}
+	l.queue = append(l.queue, ln)
+	l.ready.Signal()
+}
+
+// take returns the lane that waited longest, or nil when the lanes are closed.
+func (l *lanes) take() *lane {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.queue) == 0 && !l.closed {
+		l.ready.Wait()
+	}
+	if l.closed {
+		return nil
+	}
+	ln := l.queue[0]
+	l.queue = l.queue[1:]
+	ln.taken = true
+	l.inHand++
+	return ln
+}
+
+// advance takes the head out of its lane, which is done with, and makes the next
+// message of the key ready.
+func (l *lanes) advance(ln *lane) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.putDownLocked(ln)
+	if l.closed {
+		return
+	}
+	ln.items = ln.items[1:]
+	l.count--
+	if len(ln.items) == 0 {
+		delete(l.byKey, ln.key)
+		return
+	}
+	l.enqueueLocked(ln)
+}
+
+func (l *lanes) putDownLocked(ln *lane) {
+	ln.taken = false
+	l.inHand--
+}
+
+// park keeps the head, and with it its lane, for d. It returns false when the
+// lanes are closed: then the head goes back to the broker.
+func (l *lanes) park(ln *lane, d time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.putDownLocked(ln)
+	if l.closed {
+		return false
+	}
+	ln.due = time.Now().Add(d)
+	ln.timer = time.AfterFunc(d, func() { l.unpark(ln) })
+	return true
+}
+
+func (l *lanes) unpark(ln *lane) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed && !ln.due.IsZero() {
+		l.enqueueLocked(ln)
+	}
+}
+
+// abort gives the rest of a lane back after the lease of its head was lost: the
+// broker hands the head out again, and the others must not overtake it.
+func (l *lanes) abort(ln *lane) {
+	l.mu.Lock()
+	l.putDownLocked(ln)
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	rest := ln.items[1:]
+	l.count -= len(ln.items)
+	delete(l.byKey, ln.key)
+	l.mu.Unlock()
+	for _, it := range rest {
+		l.giveBack(it, 0)
+	}
+}
+
+// release closes the lanes and gives back what no worker has in hand.
+func (l *lanes) release() {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	l.closed = true
+	type returned struct {
+		it    *laneItem
+		delay time.Duration
+	}
+	var back []returned
+	for _, ln := range l.byKey {
+		var delay time.Duration
+		if !ln.due.IsZero() {
+			ln.timer.Stop()
+			delay = time.Until(ln.due)
+		}
+		for i, it := range ln.items {
+			if i == 0 && ln.taken {
+				continue
+			}
+			back = append(back, returned{it, delay})
+		}
+	}
+	l.byKey, l.queue, l.count = nil, nil, 0
+	l.ready.Broadcast()
+	l.mu.Unlock()
+	for _, r := range back {
+		l.giveBack(r.it, max(r.delay, 0))
+	}
+}
+
+// giveBack returns a delivery; one whose handler never ran is not charged.
+func (l *lanes) giveBack(it *laneItem, delay time.Duration) {
+	s := l.p.s
+	if !it.begun {
+		s.ledger.change(it.delivery.Message().Position, func(n *note) { n.returned++ })
+	}
+	// A failure leaves the message to its lease, which brings it back.
+	_ = it.delivery.Nack(context.WithoutCancel(s.recvCtx), delay)
+	s.mu.Lock()
+	s.past.Returned++
+	s.mu.Unlock()
+}
+
+// keepLeases extends the leases of everything that no worker has in hand.
+func (l *lanes) keepLeases() {
+	l.mu.Lock()
+	waiting := make([]transport.Delivery, 0, l.count)
+	for _, ln := range l.byKey {
+		for i, it := range ln.items {
+			if i > 0 || !ln.taken {
+				waiting = append(waiting, it.delivery)
+			}
+		}
+	}
+	l.mu.Unlock()
+	for _, d := range waiting {
+		// A lease lost here shows when the delivery is settled: ErrLeaseLost.
+		_ = extend(d)
+	}
+}
+
+// waiting is how many deliveries no worker has in hand.
+func (l *lanes) waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.count-l.inHand, 0)
+}
+
+// runLanes is the life of a worker of an ordered subscription.
+func (w *worker) runLanes(l *lanes) {
+	for {
+		ln := l.take()
+		if ln == nil || !w.step(l, ln) {
+			return
+		}
+	}
+}
+
+// step handles the head of a lane once. It returns false when the worker was
+// left behind.
+func (w *worker) step(l *lanes, ln *lane) bool {
+	it := ln.items[0]
+	w.mu.Lock()
+	w.lane = ln
+	w.mu.Unlock()
+	w.hold(it.delivery)
+	if !it.begun {
+		w.counts.received.Add(1)
+		it.begun, it.c = true, w.s.consider(it.delivery)
+	}
+	c := &it.c
+	if c.verdict.Action == recovery.Handle && !w.attempts(c) {
+		return false
+	}
+	w.finishHead(l, ln, c)
+	return true
+}
+
+// finishHead performs the verdict on a lane's head.
+func (w *worker) finishHead(l *lanes, ln *lane, c *judgement) {
+	defer w.release()
+	w.parkFor = 0
+	w.settle(c)
+	switch {
+	case w.isLost():
+		l.abort(ln)
+	case w.parkFor > 0:
+		w.parkHead(l, ln, c)
+	default:
+		l.advance(ln)
+	}
+}
+
+// parkHead keeps a head for its next attempt, or gives it back if the stop came
+// first.
+func (w *worker) parkHead(l *lanes, ln *lane, c *judgement) {
+	if c.verdict.Action == recovery.RetryLater {
+		c.attempt++
+		c.verdict = recovery.Verdict{Action: recovery.Handle}
+	}
+	if !l.park(ln, w.parkFor) {
+		_ = c.delivery.Nack(context.WithoutCancel(w.s.recvCtx), w.parkFor)
+	}
+}
+
+func (w *worker) isLost() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lost
+}

@@ -1,0 +1,294 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// How a receiver that failed is opened again.
+const (
+	reopenFirst = 100 * time.Millisecond
+	reopenLimit = 30 * time.Second
+	openBudget  = 30 * time.Second
+	closeBudget = 10 * time.Second
+)
+
+// Run takes and handles messages until Stop, and returns when everything in hand
+// is settled or the grace is over. ctx gives handlers its values; its end does
+// not stop the subscription. The error tells of handlers that never returned.
+func (s *Subscription) Run(ctx context.Context) error {
+	if !s.started.CompareAndSwap(false, true) {
+		return fmt.Errorf("run subscription %s: %w: it ran before, or was stopped before it ran", s.cfg.Name, transport.ErrClosed)
+	}
+	defer close(s.finished)
+	p := newPool(s, context.WithoutCancel(ctx))
+	p.start()
+	s.setState(StateStarting, "")
+	s.supervise(p)
+	s.setState(StateStopping, "")
+	unfinished := p.finish(time.Duration(s.grace.Load()))
+	s.setState(StateStopped, "")
+	if unfinished > 0 {
+		return fmt.Errorf("stop subscription %s: %d handlers did not return within the grace period; the broker will hand their messages out again", s.cfg.Name, unfinished)
+	}
+	return nil
+}
+
+// supervise keeps a receiver open until the stop, and closes the last one.
+func (s *Subscription) supervise(p *pool) {
+	for failures := 0; s.recvCtx.Err() == nil; {
+		rx, err := s.open(failures > 0)
+		if err != nil {
+			failures++
+			s.pauseAfter(failures, err)
+			continue
+		}
+		opened := time.Now()
+		p.feed(rx)
+		s.setState(StateRunning, "")
+		err = p.waitFailure(s.recvCtx)
+		p.feed(nil)
+		s.closeReceiver(rx)
+		if s.recvCtx.Err() != nil {
+			return
+		}
+		if time.Since(opened) > reopenLimit {
+			failures = 0
+		}
+		failures++
+		s.pauseAfter(failures, err)
+	}
+}
+
+// open makes a receiver. A source that was there at start may be gone after a
+// failure, so it is provisioned again.
+func (s *Subscription) open(again bool) (transport.Receiver, error) {
+	ctx, cancel := context.WithTimeout(s.recvCtx, openBudget)
+	defer cancel()
+	t := s.cfg.Source.Transport()
+	if again {
+		if _, err := t.Provision(ctx, s.cfg.Source, s.cfg.Want); err != nil {
+			return nil, fmt.Errorf("provision %s: %w", s.cfg.Source, err)
+		}
+	}
+	rx, err := t.Open(ctx, s.cfg.Source, s.cfg.Want)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", s.cfg.Source, err)
+	}
+	return rx, nil
+}
+
+// pauseAfter makes a failure visible and waits before the next try.
+func (s *Subscription) pauseAfter(failures int, err error) {
+	s.setState(StateRetrying, err.Error())
+	d := min(reopenFirst<<min(failures-1, 20), reopenLimit)
+	d += time.Duration(rand.Float64() * float64(d) / 4)
+	select {
+	case <-time.After(d):
+	case <-s.recvCtx.Done():
+	}
+}
+
+// closeReceiver hands back what was buffered. A stop must not cut it short.
+func (s *Subscription) closeReceiver(rx transport.Receiver) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.recvCtx), closeBudget)
+	defer cancel()
+	if err := rx.Close(ctx); err != nil && !errors.Is(err, transport.ErrClosed) {
+		s.cfg.Logger.Warn("close receiver", "err", err)
+	}
+}
+
+// pool holds the workers of a subscription and the receiver they share. Workers
+// outlive receivers: a long handler does not hold up a reopening.
+type pool struct {
+	s    *Subscription
+	base context.Context // values for handlers
+
+	mu      sync.Mutex // guards what follows
+	rx      transport.Receiver
+	changed chan struct{} // closed when rx changes
+	failed  chan error    // one place: the failure of rx
+	alive   int           // workers that have not ended and do not hang
+	quiet   chan struct{} // closed when alive is 0 after the stop
+
+	lastPace time.Duration // of the keeper, which alone uses it
+
+	helpers sync.WaitGroup // the keeper and the lanes' dispatcher
+	endWork chan struct{}  // closed when the helpers must end
+}
+
+func newPool(s *Subscription, base context.Context) *pool {
+	return &pool{
+		s: s, base: base,
+		changed: make(chan struct{}), failed: make(chan error, 1),
+		quiet: make(chan struct{}), endWork: make(chan struct{}), lastPace: leaseless,
+	}
+}
+
+// start starts the workers and the keeper of their leases.
+func (p *pool) start() {
+	if p.s.cfg.OrderBy != nil {
+		l := newLanes(p)
+		p.s.mu.Lock()
+		p.s.lanes = l
+		p.s.mu.Unlock()
+		p.helpers.Go(l.dispatch)
+	}
+	p.helpers.Go(p.keepLeases)
+	for range max(p.s.cfg.Want.Concurrency, 1) {
+		p.spawn()
+	}
+}
+
+// spawn starts a worker. It is joined through alive and quiet and not through a
+// WaitGroup, because a worker whose handler hangs is taken out of the count.
+func (p *pool) spawn() {
+	w := &worker{p: p, s: p.s}
+	w.timer = time.AfterFunc(time.Hour, w.overdue)
+	w.timer.Stop()
+	p.mu.Lock()
+	p.alive++
+	p.mu.Unlock()
+	p.s.mu.Lock()
+	p.s.workers[w] = struct{}{}
+	p.s.mu.Unlock()
+	go w.run()
+}
+
+// leave takes a worker out of the count of those that are waited for.
+func (p *pool) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.alive--
+	p.checkQuietLocked()
+}
+
+// checkQuietLocked closes quiet when there is nobody left to wait for. Before
+// the stop an empty pool means that every handler hangs, and may fill again.
+func (p *pool) checkQuietLocked() {
+	if p.alive > 0 || p.s.recvCtx.Err() == nil {
+		return
+	}
+	select {
+	case <-p.quiet:
+	default:
+		close(p.quiet)
+	}
+}
+
+// feed gives the workers another receiver; nil makes them wait for one.
+func (p *pool) feed(rx transport.Receiver) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rx = rx
+	close(p.changed)
+	p.changed = make(chan struct{})
+	select { // a failure of the receiver before is none of this one
+	case <-p.failed:
+	default:
+	}
+}
+
+// receive waits for a delivery from whatever receiver there is; nil at the stop.
+func (p *pool) receive() transport.Delivery {
+	for {
+		p.mu.Lock()
+		rx, changed := p.rx, p.changed
+		p.mu.Unlock()
+		if rx != nil {
+			d, err := rx.Receive(p.s.recvCtx)
+			if err == nil {
+				return d
+			}
+			p.fail(rx, err)
+		}
+		select {
+		case <-changed:
+		case <-p.s.recvCtx.Done():
+			return nil
+		}
+	}
+}
+
+// fail reports the failure of rx to the supervisor, once.
+func (p *pool) fail(rx transport.Receiver, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rx != rx || p.s.recvCtx.Err() != nil {
+		return
+	}
+	select {
+	case p.failed <- err:
+	default:
+	}
+}
+
+// waitFailure waits until the receiver fails or ctx ends.
+func (p *pool) waitFailure(ctx context.Context) error {
+	select {
+	case err := <-p.failed:
+		return fmt.Errorf("receive from %s: %w", p.s.cfg.Source, err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// finish waits for the workers. Handlers still running shortly before the grace
+// ends are cancelled and their messages given back; what has not returned then
+// is left to its fate and counted.
+func (p *pool) finish(grace time.Duration) (unfinished int) {
+	p.mu.Lock()
+	p.checkQuietLocked()
+	p.mu.Unlock()
+	reserve := min(grace/5, 2*time.Second)
+	if !p.waitQuiet(grace - reserve) {
+		p.s.stopping.Store(true)
+		p.cancelAttempts()
+		p.waitQuiet(reserve)
+	}
+	close(p.endWork)
+	p.helpers.Wait()
+	p.returnHeld()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return p.alive + p.s.hung
+}
+
+func (p *pool) waitQuiet(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-p.quiet:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// cancelAttempts ends the context of every attempt that runs.
+func (p *pool) cancelAttempts() {
+	for _, w := range p.s.allWorkers() {
+		w.cancel(context.Canceled)
+	}
+	if l := p.s.lanes; l != nil {
+		l.release()
+	}
+}
+
+func (s *Subscription) allWorkers() []*worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*worker, 0, len(s.workers))
+	for w := range s.workers {
+		all = append(all, w)
+	}
+	return all
+}

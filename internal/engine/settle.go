@@ -1,0 +1,359 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-go/holdfast/internal/wire"
+	"github.com/holdfast-go/holdfast/recovery"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// settle performs the verdict: the successor first, confirmed, the settlement
+// second. What cannot be settled is left to the broker, which hands it out again
+// when its lease ends; nothing is settled by accident.
+func (w *worker) settle(c *judgement) {
+	w.mu.Lock()
+	lost := w.lost
+	w.mu.Unlock()
+	if lost {
+		w.counts.lost.Add(1)
+		w.s.remember(c)
+		w.s.settleFailed(c, transport.ErrLeaseLost)
+		return
+	}
+	switch c.verdict.Action {
+	case recovery.Ack:
+		w.ack(c, &w.counts.handled)
+	case recovery.RetryLater:
+		w.retryLater(c)
+	case recovery.Return:
+		w.giveBack(c)
+	case recovery.DeadLetter:
+		w.deadLetter(c)
+	case recovery.Drop:
+		w.discard(c)
+	case recovery.Reject:
+		w.reject(c)
+	case compensate:
+		w.compensate(c)
+	case keep:
+		w.s.keep(c.manual)
+	}
+}
+
+// ack settles as done. The common case neither waits nor allocates: the receiver
+// confirms the ack in the background. Once the receiver is closing there is no
+// background left, so the ack waits.
+func (w *worker) ack(c *judgement, count *atomic.Uint64) {
+	err := transport.ErrUnsupported
+	if p, ok := c.delivery.(transport.PipelinedAcker); ok && w.s.recvCtx.Err() == nil {
+		err = p.AckLater()
+	}
+	if err != nil {
+		err = w.s.persist(c.delivery.Ack)
+	}
+	if err != nil {
+		w.s.ledger.change(c.message.Position, func(n *note) { n.handled = true })
+		w.s.settleFailed(c, err)
+		return
+	}
+	count.Add(1)
+	w.s.ledger.forget(c.message.Position)
+	w.s.settled(c)
+}
+
+// retryLater gives the message back with the delay of the verdict.
+func (w *worker) retryLater(c *judgement) {
+	w.s.remember(c)
+	delay := c.verdict.Delay
+	w.mu.Lock()
+	ordered := w.lane != nil
+	w.mu.Unlock()
+	if ordered { // the lane waits here, see lanes.park
+		w.parkFor = delay
+		w.counts.retried.Add(1)
+		return
+	}
+	if err := w.s.persist(func(ctx context.Context) error { return c.delivery.Nack(ctx, delay) }); err != nil {
+		w.s.settleFailed(c, err)
+		return
+	}
+	w.counts.retried.Add(1)
+	w.s.settled(c)
+}
+
+// remember notes a delivery that ended in a retry.
+func (s *Subscription) remember(c *judgement) {
+	if c.err == nil {
+		return
+	}
+	s.ledger.change(c.message.Position, func(n *note) {
+		n.retries++
+		if n.first.IsZero() {
+			n.first = c.first
+		}
+	})
+}
+
+// giveBack returns the message uncharged.
+func (w *worker) giveBack(c *judgement) {
+	w.s.ledger.change(c.message.Position, func(n *note) { n.returned++ })
+	if err := w.s.persist(func(ctx context.Context) error { return c.delivery.Nack(ctx, 0) }); err != nil {
+		w.s.settleFailed(c, err)
+		return
+	}
+	w.counts.returned.Add(1)
+	w.s.settled(c)
+}
+
+// discard acks a message that is not kept.
+func (w *worker) discard(c *judgement) {
+	w.s.cfg.Logger.Warn("message discarded", w.s.story(c)...)
+	if w.s.cfg.Policy.Ack == recovery.AckFirst { // settled before the handler ran
+		w.counts.discarded.Add(1)
+		w.s.settled(c)
+		return
+	}
+	w.ack(c, &w.counts.discarded)
+}
+
+// reject settles by the broker's own terminal.
+func (w *worker) reject(c *judgement) {
+	r, ok := c.delivery.(transport.Rejecter)
+	if !ok { // refused at start; a transport that changed its mind loses nothing here
+		w.s.settleFailed(c, transport.ErrUnsupported)
+		return
+	}
+	text := c.verdict.Reason
+	if err := w.s.persist(func(ctx context.Context) error { return r.Reject(ctx, string(text)) }); err != nil {
+		w.s.settleFailed(c, err)
+		return
+	}
+	w.s.cfg.Logger.Warn("message rejected", w.s.story(c)...)
+	w.counts.rejected.Add(1)
+	w.s.ledger.forget(c.message.Position)
+	w.s.settled(c)
+}
+
+// ackFirst acks before the handler runs, confirmed: that is what at most once
+// means. It returns false when the message is left to the broker.
+func (w *worker) ackFirst(c *judgement) bool {
+	if err := w.s.persist(c.delivery.Ack); err != nil {
+		w.s.settleFailed(c, err)
+		return false
+	}
+	return true
+}
+
+// Bounds of a burial that fails.
+const (
+	unburiedFirst = time.Second
+	unburiedLimit = time.Minute
+)
+
+// deadLetter buries the message, and acks it only after the burial is
+// confirmed. A message that cannot be buried goes back with a growing delay, is
+// buried without another run of its handler when it returns, and shows in
+// health meanwhile.
+func (w *worker) deadLetter(c *judgement) {
+	s := w.s
+	if err := s.persist(func(ctx context.Context) error { return s.storeLetter(ctx, c) }); err != nil {
+		w.burialFailed(c, err)
+		return
+	}
+	s.clearState(StateStuck)
+	if err := s.persist(c.delivery.Ack); err != nil {
+		// The copy is stored; a second burial of the same delivery is a no-op.
+		s.ledger.change(c.message.Position, func(n *note) { n.handled = true })
+		s.settleFailed(c, err)
+		return
+	}
+	w.counts.dead.Add(1)
+	s.ledger.forget(c.message.Position)
+	s.cfg.Logger.Error("message dead-lettered", s.story(c)...)
+	s.settled(c)
+}
+
+// budgets are what an envelope may take, tried in turn when a dead letter is
+// larger than its store takes.
+var budgets = [...]int{wire.Budget, 4 << 10, 2 << 10, 1 << 10}
+
+// storeLetter buries the message once.
+func (s *Subscription) storeLetter(ctx context.Context, c *judgement) error {
+	envelope := wire.Complete(c.message, s.envelope(c))
+	var err error
+	for _, budget := range budgets {
+		err = s.cfg.DeadLetters.Bury(ctx, envelope.DeadKey(), wire.BuryMessageWithin(c.message, envelope, budget))
+		if !errors.Is(err, transport.ErrTooLarge) {
+			return err
+		}
+	}
+	return err
+}
+
+// envelope tells the story of the failure.
+func (s *Subscription) envelope(c *judgement) wire.Envelope {
+	host, _ := os.Hostname() // an unknown host is an empty one
+	e := wire.Envelope{
+		Subscription: s.cfg.Name, Source: s.cfg.Source.String(), App: s.cfg.App, Host: host,
+		Reason: string(c.verdict.Reason), Class: string(c.verdict.Class),
+		Attempts: c.attempt, Deliveries: c.deliveries,
+		FirstFailed: c.first, Failed: c.failed, Stage: stage(c.verdict),
+	}
+	if e.Failed.IsZero() {
+		e.Failed = time.Now()
+	}
+	if e.FirstFailed.IsZero() {
+		e.FirstFailed = e.Failed
+	}
+	if c.err != nil {
+		e.ErrorText = c.err.Error()
+		e.ErrorType, e.ErrorChain = wire.ErrorTypes(c.err)
+	}
+	if p, ok := errors.AsType[*recovery.PanicError](c.err); ok {
+		e.Stack = string(p.Stack)
+	}
+	return e
+}
+
+// stage says where on its way the message failed.
+func stage(v recovery.Verdict) string {
+	switch v.Reason {
+	case recovery.Undecodable, recovery.Invalid:
+		return wire.StageDecode
+	default:
+		return wire.StageHandle
+	}
+}
+
+// burialFailed keeps the message where it is and the failure visible.
+func (w *worker) burialFailed(c *judgement, err error) {
+	s := w.s
+	s.setState(StateStuck, "dead letters cannot be stored: "+err.Error())
+	s.observe(Event{Kind: BurialFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
+	again := &grave{verdict: c.verdict, err: c.err, attempts: c.attempt, first: c.first, failed: c.failed}
+	tries := 0
+	s.ledger.change(c.message.Position, func(n *note) {
+		n.grave = again
+		n.returned++
+		tries = n.returned
+	})
+	delay := min(unburiedFirst<<min(max(tries-1, 0), 10), unburiedLimit)
+	w.mu.Lock()
+	ordered := w.lane != nil
+	w.mu.Unlock()
+	if ordered {
+		w.parkFor = delay
+		return
+	}
+	if err := s.persist(func(ctx context.Context) error { return c.delivery.Nack(ctx, delay) }); err != nil {
+		s.settleFailed(c, err)
+	}
+}
+
+// compensate runs the compensation of AckAlways, and acks only after it
+// returned nil. A compensation that fails is retried like a failed handler.
+func (w *worker) compensate(c *judgement) {
+	ctx, cancel := context.WithTimeout(w.p.base, w.s.timeout())
+	defer cancel()
+	err := w.s.runCompensation(ctx, c)
+	if err == nil {
+		w.ack(c, &w.counts.handled)
+		return
+	}
+	c.err = fmt.Errorf("compensate for %q: %w", c.err, err)
+	c.verdict = w.s.cfg.Policy.Compensation().Decide(recovery.Failure{
+		Attempt: c.attempt, Err: err, Stopping: w.s.stopping.Load(),
+	})
+	w.settle(c)
+}
+
+func (s *Subscription) runCompensation(ctx context.Context, c *judgement) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &recovery.PanicError{Value: v}
+		}
+	}()
+	return s.cfg.Compensate(ctx, c.message, c.err)
+}
+
+// persist tries a settlement until it succeeds, is refused for good, or its
+// budget is used up. Neither a stop nor the end of the app's context cuts it
+// short: this is where losses would come from.
+func (s *Subscription) persist(settle func(context.Context) error) error {
+	// The first try is the common one, and is bounded by the transport itself.
+	err := settle(context.WithoutCancel(s.recvCtx))
+	if err == nil || hopeless(err) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.recvCtx), settleBudget)
+	defer cancel()
+	for wait := 50 * time.Millisecond; ; wait = min(wait*2, time.Second) {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
+		if err = settle(ctx); err == nil || hopeless(err) {
+			return err
+		}
+	}
+}
+
+// hopeless reports whether another try cannot help.
+func hopeless(err error) bool {
+	for _, final := range []error{transport.ErrSettled, transport.ErrLeaseLost, transport.ErrUnsupported, transport.ErrClosed, transport.ErrTooLarge} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
+// settled tells that a delivery has come to its end.
+func (s *Subscription) settled(c *judgement) {
+	if s.cfg.Observe != nil {
+		s.observe(Event{Kind: Settled, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: c.err})
+	}
+}
+
+// settleFailed tells that a delivery was left to the broker.
+func (s *Subscription) settleFailed(c *judgement, err error) {
+	s.cfg.Logger.Debug("settlement given up: the broker will hand the message out again", "id", c.message.ID, "subject", c.message.Subject, "verdict", c.verdict.Action.String(), "err", err)
+	s.observe(Event{Kind: SettleFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
+}
+
+// story is what a log line tells of a message: never its body or its headers.
+func (s *Subscription) story(c *judgement) []any {
+	attrs := []any{
+		slog.String("id", c.message.ID), slog.String("subject", c.message.Subject),
+		slog.String("reason", string(c.verdict.Reason)), slog.Int("attempts", c.attempt), slog.Int("deliveries", c.deliveries),
+	}
+	if c.err != nil {
+		attrs = append(attrs, slog.String("err", c.err.Error()))
+	}
+	return attrs
+}
+
+// timeoutCause is a timeout with what the handler returned in the end.
+type timeoutCause struct {
+	recovery.TimeoutError
+	err error
+}
+
+func (e *timeoutCause) Error() string   { return e.TimeoutError.Error() + ": " + e.err.Error() }
+func (e *timeoutCause) Unwrap() []error { return []error{&e.TimeoutError, e.err} }
+
+// admitError says why a handler did not run.
+func admitError(r recovery.Reason, deliveries int, age time.Duration) error {
+	if r == recovery.Expired {
+		return fmt.Errorf("message is %v old", age.Round(time.Second))
+	}
+	return fmt.Errorf("%d deliveries ended without an outcome: the handler may have ended the process or hung each time", deliveries)
+}

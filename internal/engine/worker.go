@@ -1,0 +1,389 @@
+package engine
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-go/holdfast/recovery"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// worker runs one handler at a time. Its goroutine owns the delivery in hand,
+// unless the handler hangs: then whoever found that out takes the delivery over
+// and the goroutine ends without another word when the handler returns.
+type worker struct {
+	p *pool
+	s *Subscription
+
+	timer   *time.Timer // fires when the attempt times out, and again when it hangs
+	busy    atomic.Bool // a handler runs
+	counts  counters
+	parkFor time.Duration // set by settle for a lane's head that waits; the worker's own
+
+	mu        sync.Mutex // guards what follows
+	delivery  transport.Delivery
+	lane      *lane // of the delivery, if the subscription is ordered
+	ctx       *Context
+	number    int // of the attempt
+	deadline  time.Time
+	timedOut  bool
+	lost      bool // the lease of the delivery is lost
+	abandoned bool
+	replaced  bool // another worker runs in the place of this one
+	ticks     int  // keeper ticks the delivery has been in hand
+}
+
+// run is the worker's life.
+func (w *worker) run() {
+	if l := w.s.lanes; l != nil {
+		w.runLanes(l)
+	} else {
+		w.runPlain()
+	}
+	w.mu.Lock()
+	abandoned, replaced := w.abandoned, w.replaced
+	w.mu.Unlock()
+	w.s.retire(w, abandoned)
+	switch {
+	case !abandoned:
+		w.p.leave()
+	case !replaced && w.s.recvCtx.Err() == nil: // there is room again
+		w.p.spawn()
+		w.s.clearState(StateStuck)
+	}
+}
+
+func (w *worker) runPlain() {
+	for {
+		d := w.p.receive()
+		if d == nil || !w.handle(d) {
+			return
+		}
+	}
+}
+
+// retire takes an ended worker out of the books and keeps its counts.
+func (s *Subscription) retire(w *worker, abandoned bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.workers, w)
+	w.counts.addTo(&s.past)
+	if abandoned {
+		s.hung--
+	}
+}
+
+// handle brings one delivery to its end. It returns false when the worker was
+// left behind in the meantime.
+func (w *worker) handle(d transport.Delivery) bool {
+	w.counts.received.Add(1)
+	w.hold(d)
+	c := w.s.consider(d)
+	if c.verdict.Action != recovery.Handle {
+		w.settle(&c)
+		w.release()
+		return true
+	}
+	if w.s.cfg.Policy.Ack == recovery.AckFirst && !w.ackFirst(&c) {
+		w.release()
+		return true
+	}
+	if !w.attempts(&c) {
+		return false
+	}
+	w.settle(&c)
+	w.release()
+	return true
+}
+
+// attempts runs the handler until the policy wants something else than another
+// run at once. It returns false when the worker was left behind.
+func (w *worker) attempts(c *judgement) bool {
+	for {
+		if !w.attempt(c) {
+			return false
+		}
+		if c.verdict.Action != recovery.RetryNow {
+			return true
+		}
+		w.counts.retried.Add(1)
+		c.attempt++
+	}
+}
+
+// judgement is what is known of a delivery on its way through the rooms.
+type judgement struct {
+	delivery   transport.Delivery
+	message    *transport.Message
+	deliveries int
+	attempt    int
+	verdict    recovery.Verdict
+	err        error
+	first      time.Time // when its first known attempt ended; zero if none failed
+	failed     time.Time // when the last one ended
+	manual     *Manual
+}
+
+// consider judges a delivery before its handler runs.
+func (s *Subscription) consider(d transport.Delivery) judgement {
+	m := d.Message()
+	n := d.Deliveries()
+	c := judgement{delivery: d, message: m, deliveries: n, verdict: recovery.Verdict{Action: recovery.Handle}}
+	known := s.ledger.look(m.Position)
+	if known.handled {
+		c.verdict = recovery.Verdict{Action: recovery.Ack}
+		return c
+	}
+	if g := known.grave; g != nil {
+		c.verdict, c.err, c.attempt, c.first, c.failed = g.verdict, g.err, g.attempts, g.first, g.failed
+		return c
+	}
+	charged := max(n-known.returned, 1)
+	c.attempt, c.first = s.cfg.Policy.FirstAttempt(charged), known.first
+	a := recovery.Arrival{Deliveries: charged, Retries: known.retries}
+	if s.cfg.Policy.MaxAge > 0 && !m.Time.IsZero() {
+		a.Age = time.Since(m.Time)
+	}
+	if v := s.cfg.Policy.Admit(a); v.Action != recovery.Handle {
+		c.verdict, c.attempt = v, c.attempt-1
+		c.err = admitError(v.Reason, n, a.Age)
+	}
+	return c
+}
+
+// attempt runs the handler once and judges the outcome.
+func (w *worker) attempt(c *judgement) bool {
+	s := w.s
+	if s.cfg.Policy.Ack == recovery.Manual && c.manual == nil {
+		c.manual = newManual(s, c)
+	}
+	task := s.cfg.NewTask(Attempt{Delivery: c.delivery, Number: c.attempt, Deliveries: c.deliveries, Manual: c.manual})
+	ctx := task.Context()
+	w.begin(ctx, c.attempt)
+	var started time.Time
+	if s.cfg.Observe != nil {
+		started = time.Now()
+	}
+	err := invoke(ctx, task)
+	timedOut, mine := w.end(ctx)
+	if !mine {
+		return false
+	}
+	w.counts.attempts.Add(1)
+	if err != nil && timedOut {
+		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: s.timeout()}, err: err}
+	}
+	if s.cfg.Observe != nil {
+		s.observe(Event{
+			Kind: Attempted, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt,
+			Deliveries: c.deliveries, Duration: time.Since(started), Err: err,
+		})
+	}
+	s.judge(c, err)
+	return true
+}
+
+// judge asks the policy about an attempt that ended.
+func (s *Subscription) judge(c *judgement, err error) {
+	c.err = err
+	if err == nil && s.cfg.Policy.Ack != recovery.Manual {
+		c.verdict = recovery.Verdict{Action: recovery.Ack}
+		return
+	}
+	if c.manual.isSettled() {
+		c.verdict = recovery.Verdict{Action: recovery.Handle} // settled by hand: nothing left to do
+		return
+	}
+	if err == nil {
+		c.verdict = recovery.Verdict{Action: keep}
+		return
+	}
+	c.failed = time.Now()
+	if c.first.IsZero() {
+		c.first = c.failed
+	}
+	elapsed := max(c.failed.Sub(c.first), s.cfg.Policy.MinElapsed(c.attempt))
+	c.verdict = s.cfg.Policy.Decide(recovery.Failure{
+		Attempt: c.attempt, Err: err, Elapsed: elapsed,
+		Stopping: s.stopping.Load(), Jitter: rand.Float64(),
+	})
+	if c.verdict.Action == recovery.Ack && s.cfg.Compensate != nil {
+		c.verdict.Action = compensate
+	}
+}
+
+// Actions of the engine's own, beyond those of the policy.
+const (
+	keep       recovery.Action = 100 + iota // leave unsettled: a manual handler settles later
+	compensate                              // run the compensation, then ack
+)
+
+// invoke calls the task and turns a panic into an error.
+func invoke(ctx context.Context, t Task) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &recovery.PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return t.Run(ctx)
+}
+
+// timeout is how long an attempt may take.
+func (s *Subscription) timeout() time.Duration {
+	if s.cfg.Timeout > 0 {
+		return s.cfg.Timeout
+	}
+	return s.cfg.MaxLease
+}
+
+// hold shows the delivery to the keeper of leases.
+func (w *worker) hold(d transport.Delivery) {
+	w.mu.Lock()
+	w.delivery, w.lost, w.ticks = d, false, 0
+	w.mu.Unlock()
+}
+
+// release takes it away from the keeper.
+func (w *worker) release() {
+	w.mu.Lock()
+	w.delivery = nil
+	w.mu.Unlock()
+}
+
+// begin marks the start of an attempt.
+func (w *worker) begin(ctx *Context, number int) {
+	var deadline time.Time
+	if t := w.s.cfg.Timeout; t > 0 {
+		deadline = time.Now().Add(t)
+	}
+	ctx.start(w.p.base, deadline)
+	w.mu.Lock()
+	w.ctx, w.number, w.deadline, w.timedOut = ctx, number, deadline, false
+	late := w.lost
+	w.mu.Unlock()
+	w.busy.Store(true)
+	if !deadline.IsZero() {
+		w.timer.Reset(w.s.cfg.Timeout)
+	}
+	if late || w.s.stopping.Load() {
+		ctx.end(context.Canceled)
+	}
+}
+
+// end marks the end of an attempt. mine is false when the delivery was taken
+// over because the handler hung.
+func (w *worker) end(ctx *Context) (timedOut, mine bool) {
+	w.mu.Lock()
+	timedOut, mine = w.timedOut, !w.abandoned
+	w.ctx, w.deadline = nil, time.Time{}
+	w.mu.Unlock()
+	w.busy.Store(false)
+	if w.s.cfg.Timeout > 0 || timedOut {
+		w.timer.Stop()
+	}
+	ctx.end(context.Canceled)
+	return timedOut, mine
+}
+
+// cancel ends the context of the attempt that runs, if one does.
+func (w *worker) cancel(err error) {
+	w.mu.Lock()
+	ctx := w.ctx
+	w.mu.Unlock()
+	if ctx != nil {
+		ctx.end(err)
+	}
+}
+
+// overdue is the timer's call: first the attempt is out of time, then it hangs.
+// A call that comes late for an attempt that has ended finds another deadline or
+// none.
+func (w *worker) overdue() {
+	w.mu.Lock()
+	if w.ctx == nil || w.deadline.IsZero() || time.Now().Before(w.deadline) {
+		w.mu.Unlock()
+		return
+	}
+	if !w.timedOut {
+		w.timeOutLocked()
+		return
+	}
+	w.abandonLocked()
+}
+
+// timeOutLocked ends the attempt's context and gives the handler a last grace
+// to return. It unlocks w.mu.
+func (w *worker) timeOutLocked() {
+	ctx := w.ctx
+	w.timedOut = true
+	w.deadline = time.Now().Add(hangGrace)
+	w.timer.Reset(hangGrace)
+	w.mu.Unlock()
+	ctx.end(context.DeadlineExceeded)
+}
+
+// abandonLocked takes the delivery over from a handler that hangs, starts
+// another worker in its place, and settles the delivery as a timeout. It unlocks
+// w.mu.
+func (w *worker) abandonLocked() {
+	d, number, ln := w.delivery, w.number, w.lane
+	w.abandoned, w.delivery, w.ctx = true, nil, nil
+	w.mu.Unlock()
+
+	s := w.s
+	w.busy.Store(false)
+	w.counts.attempts.Add(1)
+	hung := s.countHung()
+	c := judgement{delivery: d, message: d.Message(), deliveries: d.Deliveries(), attempt: number}
+	c.first = s.ledger.look(c.message.Position).first
+	err := &recovery.TimeoutError{After: s.timeout(), Hung: true}
+	s.cfg.Logger.Error("handler hangs and was left behind", "id", c.message.ID, "subject", c.message.Subject, "attempt", number, "hung", hung)
+	s.observe(Event{Kind: Abandoned, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: number, Deliveries: c.deliveries, Err: err})
+	s.judge(&c, err)
+	if c.verdict.Action == recovery.RetryNow { // not beside the one that hangs
+		c.verdict = recovery.Verdict{Action: recovery.RetryLater, Delay: hangGrace, Class: c.verdict.Class}
+	}
+	w.settleAbandoned(&c, ln)
+	w.replace(hung)
+}
+
+// settleAbandoned settles a delivery that was taken over, in the name of a
+// worker that stands in for the one that hangs.
+func (w *worker) settleAbandoned(c *judgement, ln *lane) {
+	stand := &worker{p: w.p, s: w.s, lane: ln}
+	stand.hold(c.delivery)
+	if ln == nil {
+		stand.settle(c)
+	} else {
+		ln.items[0].c = *c
+		stand.finishHead(w.s.lanes, ln, &ln.items[0].c)
+	}
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	stand.counts.addTo(&w.s.past)
+}
+
+// replace starts a worker in the place of one that hangs, as long as not too
+// many do: each costs a goroutine and whatever its handler holds.
+func (w *worker) replace(hung int) {
+	if hung > max(w.s.cfg.Want.Concurrency, 1)*4 {
+		w.s.setState(StateStuck, errHungLimit.Error())
+	} else {
+		w.mu.Lock()
+		w.replaced = true
+		w.mu.Unlock()
+		w.p.spawn()
+	}
+	w.p.leave()
+}
+
+func (s *Subscription) countHung() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hung++
+	return s.hung
+}
