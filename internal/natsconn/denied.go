@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -21,8 +20,8 @@ type Verb string
 
 // What a server refuses.
 const (
-	Publish   Verb = "publish"
-	Subscribe Verb = "subscribe"
+	Publish   Verb = "publish to"
+	Subscribe Verb = "subscribe to"
 	ReplyTo   Verb = "publish with a reply to"
 )
 
@@ -62,8 +61,12 @@ type denied struct {
 	seq uint64
 }
 
-// watcher is a call that waits for an answer and is ended by a denial.
+// watcher is something that a denial ends: a request that waits for its answer,
+// or a subscription.
 type watcher struct {
+	op       string
+	verb     Verb
+	inbox    bool // ended as well when replies cannot reach us
 	subjects []string
 	cancel   context.CancelCauseFunc
 }
@@ -84,7 +87,7 @@ func (d *denials) record(err error, inbox string) {
 	}
 	d.mu.Unlock()
 	for _, w := range hit {
-		w.cancel(denial.err("request"))
+		w.cancel(denial.err(w.op))
 	}
 }
 
@@ -101,7 +104,7 @@ func (d *denials) add(denial Denial, inbox string) []*watcher {
 	}
 	var hit []*watcher
 	for w := range d.watchers {
-		if ours || denial.Verb == Publish && w.wants(denial.Subject) {
+		if ours && w.inbox || denial.Verb == w.verb && w.wants(denial.Subject) {
 			hit = append(hit, w)
 		}
 	}
@@ -149,13 +152,22 @@ func (c *Conn) DeniedSince(mark uint64, op string, verb Verb, subject string) er
 // inbox its answer would come to; context.Cause is then the error to return.
 // The caller calls stop when the request is over.
 func (c *Conn) Guard(ctx context.Context, subjects ...string) (guarded context.Context, stop context.CancelFunc) {
-	guarded, cancel := context.WithCancelCause(ctx)
-	w := &watcher{subjects: subjects, cancel: cancel}
-	d := &c.denials
+	return c.denials.watch(ctx, &watcher{op: "request", verb: Publish, inbox: true, subjects: subjects})
+}
+
+// GuardSubscription returns a context that ends when the server refuses the
+// subscription to subject, now or after a reconnect; context.Cause is then an
+// error of op. The caller calls stop when the subscription is over.
+func (c *Conn) GuardSubscription(ctx context.Context, op, subject string) (guarded context.Context, stop context.CancelFunc) {
+	return c.denials.watch(ctx, &watcher{op: op, verb: Subscribe, subjects: []string{subject}})
+}
+
+func (d *denials) watch(ctx context.Context, w *watcher) (guarded context.Context, stop context.CancelFunc) {
+	guarded, w.cancel = context.WithCancelCause(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.inbox != nil {
-		cancel(d.inbox.err("request"))
+	if w.inbox && d.inbox != nil {
+		w.cancel(d.inbox.err(w.op))
 	}
 	if d.watchers == nil {
 		d.watchers = make(map[*watcher]struct{})
@@ -165,7 +177,7 @@ func (c *Conn) Guard(ctx context.Context, subjects ...string) (guarded context.C
 		d.mu.Lock()
 		delete(d.watchers, w)
 		d.mu.Unlock()
-		cancel(nil)
+		w.cancel(nil)
 	}
 }
 
@@ -198,23 +210,6 @@ func (d *denials) progress() (last error, note <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.last, d.note
-}
-
-// AwaitDenial waits until the server has refused verb on subject after mark, or
-// for at most d, and returns the error of op, or nil.
-func (c *Conn) AwaitDenial(ctx context.Context, mark uint64, op string, verb Verb, subject string, d time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	for {
-		_, note := c.denials.progress()
-		if err := c.DeniedSince(mark, op, verb, subject); err != nil || ctx.Err() != nil {
-			return err
-		}
-		select {
-		case <-note:
-		case <-ctx.Done():
-		}
-	}
 }
 
 // denialText is how servers word a refusal, in every version so far. The

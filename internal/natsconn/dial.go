@@ -20,6 +20,7 @@ const (
 	maxPings     = 2
 	dialTimeout  = 2 * time.Second
 	writeTimeout = 5 * time.Second
+	redialPause  = 500 * time.Millisecond
 	firstPause   = 100 * time.Millisecond
 	longestPause = 2 * time.Second
 )
@@ -89,6 +90,8 @@ func defaults(ctx context.Context, cfg Config) []nats.Option {
 		nats.Name(name),
 		nats.Timeout(timeout),
 		nats.MaxReconnects(-1),
+		nats.ReconnectWait(redialPause),
+		nats.ReconnectJitter(redialPause, redialPause),
 		nats.ReconnectBufSize(-1),
 		nats.IgnoreAuthErrorAbort(),
 		nats.PingInterval(pingInterval),

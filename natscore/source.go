@@ -1,0 +1,116 @@
+package natscore
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/holdfast-go/holdfast/internal/natsconn"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// What a subscription holds at most when its configuration does not say.
+const (
+	DefaultPendingMessages = 65_536
+	DefaultPendingBytes    = 64 << 20
+)
+
+// SubjectConfig describes what a subscription listens to.
+type SubjectConfig struct {
+	// Subject is what is listened to; it may hold the wildcards * and >.
+	// Required.
+	Subject string
+	// Group is the queue group: each message goes to one member of it. Empty
+	// means that this subscription gets every message.
+	Group string
+	// PendingMessages is how many messages may wait in this process to be
+	// handled. Those that arrive when it is full are dropped, counted, and
+	// reported as Dropped events. Zero means DefaultPendingMessages.
+	PendingMessages int
+	// PendingBytes bounds the same in bytes, headers and subject included. One
+	// message is always taken, however large. Zero means DefaultPendingBytes.
+	PendingBytes int
+	// AllowCaptured makes it a warning, and not an error, that a stream captures
+	// the subject. Such a subscription gets what is published while it listens,
+	// at most once, whatever the stream stores.
+	AllowCaptured bool
+	// Durable is not supported by NATS core, which stores nothing. It is here
+	// so that a configuration that asks for it is refused, with the JetStream
+	// source to use instead, and not obeyed in part.
+	Durable string
+}
+
+// source is a subject as a subscription describes it.
+type source struct {
+	t   *Transport
+	cfg SubjectConfig
+}
+
+// Subject returns a subject as a source. It does nothing yet: what can never
+// work in cfg is reported by Check and refused by Provision and Open.
+func (t *Transport) Subject(cfg SubjectConfig) transport.Source { return &source{t, cfg} }
+
+// Transport implements transport.Source.
+func (s *source) Transport() transport.Transport { return s.t }
+
+// Name implements transport.Source with the queue group.
+func (s *source) Name() string { return s.cfg.Group }
+
+// String implements transport.Source.
+func (s *source) String() string {
+	if s.cfg.Group == "" {
+		return "NATS core subject " + s.cfg.Subject
+	}
+	return "NATS core subject " + s.cfg.Subject + " in group " + s.cfg.Group
+}
+
+// WithPrefix implements transport.Prefixer: prefix goes before the subject, and
+// before the group if there is one, as it is.
+func (s *source) WithPrefix(prefix string) transport.Source {
+	c := *s
+	c.cfg.Subject = prefix + c.cfg.Subject
+	if c.cfg.Group != "" {
+		c.cfg.Group = prefix + c.cfg.Group
+	}
+	return &c
+}
+
+func (s *source) pendingMessages() int {
+	if s.cfg.PendingMessages == 0 {
+		return DefaultPendingMessages
+	}
+	return s.cfg.PendingMessages
+}
+
+func (s *source) pendingBytes() int64 {
+	if s.cfg.PendingBytes == 0 {
+		return DefaultPendingBytes
+	}
+	return int64(s.cfg.PendingBytes)
+}
+
+// faults returns all that can never work in s.
+func (s *source) faults() []string {
+	var out []string
+	if err := natsconn.CheckFilter("subscribe", s.cfg.Subject); err != nil {
+		out = append(out, err.Error())
+	}
+	if strings.ContainsFunc(s.cfg.Group, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		out = append(out, fmt.Sprintf("the group %q has a space or control character", s.cfg.Group))
+	}
+	if s.cfg.PendingMessages < 0 {
+		out = append(out, fmt.Sprintf("PendingMessages is %d", s.cfg.PendingMessages))
+	}
+	if s.cfg.PendingBytes < 0 {
+		out = append(out, fmt.Sprintf("PendingBytes is %d", s.cfg.PendingBytes))
+	}
+	return out
+}
+
+// own returns src as one of this transport's sources.
+func (t *Transport) own(op string, src transport.Source) (*source, error) {
+	s, ok := src.(*source)
+	if !ok || s.t != t {
+		return nil, transport.Invalid(op, fmt.Sprint(src), "the source was made by another transport")
+	}
+	return s, nil
+}
