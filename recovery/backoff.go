@@ -37,10 +37,11 @@ func (b Backoff) Delay(n int) time.Duration {
 	}
 	d := b.first
 	for range n - 1 {
-		if d >= b.limit || b.factor == 1 {
-			break
+		next := float64(d) * b.factor
+		if b.factor == 1 || next >= float64(b.limit) {
+			return b.limit // before the product leaves the range of a Duration
 		}
-		d = time.Duration(float64(d) * b.factor)
+		d = time.Duration(next)
 	}
 	return min(d, b.limit)
 }
@@ -55,20 +56,27 @@ func (b Backoff) Max() time.Duration {
 
 // Sum returns the sum of the first n delays, without jitter.
 func (b Backoff) Sum(n int) time.Duration {
-	const forever = time.Duration(1<<63 - 1)
 	var sum time.Duration
-	for i := 1; i <= n; i++ {
-		d := b.Delay(i)
-		if sum > forever-d {
-			return forever
-		}
-		sum += d
+	for i := 1; i <= n && sum < forever; i++ {
+		sum = add(sum, b.Delay(i))
 	}
 	return sum
 }
 
-// min and max of a valid backoff are positive; negative reports a delay that is
-// not.
+// forever is the longest Duration there is. Sums of delays stop at it.
+const forever = time.Duration(1<<63 - 1)
+
+// add returns a+b for a duration that is not negative, and forever where the
+// sum is longer.
+func add(a, b time.Duration) time.Duration {
+	if b > forever-a {
+		return forever
+	}
+	return a + b
+}
+
+// negative reports whether a delay is not positive, or the limit of an
+// exponential backoff lies below its first delay.
 func (b Backoff) negative() bool {
 	if len(b.list) > 0 {
 		return slices.Min(b.list) <= 0

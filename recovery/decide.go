@@ -79,9 +79,7 @@ type Arrival struct {
 // CrashLimit more.
 func (p Policy) Admit(a Arrival) Verdict {
 	switch {
-	case p.Ack == AckFirst:
-		return Verdict{Action: Handle}
-	case p.crashed(a.Deliveries - a.Retries):
+	case p.Ack != AckFirst && p.crashed(a.Deliveries-a.Retries):
 		return p.bury(CrashLoop, "")
 	case p.MaxAge > 0 && a.Age > p.MaxAge:
 		return p.bury(Expired, "")
@@ -111,12 +109,21 @@ type Failure struct {
 }
 
 // Decide returns what to do with a delivery after an attempt. It is total:
-// every failure has an answer, and no sequence of failures goes on for ever.
+// every failure has an answer, and under a policy that Validate accepts no
+// sequence of failures goes on for ever. It calls Rule.When of the policy's
+// rules, which is the caller's own code.
+//
+// Rules do not judge an attempt that a stop cut short, for its error is likely
+// to come from the stop; what the handler said itself still counts.
 func (p Policy) Decide(f Failure) Verdict {
 	if f.Err == nil {
 		return Verdict{Action: Ack}
 	}
 	class, after := Classify(f.Err)
+	returns := f.Stopping && !final(class) && p.Ack != AckAlways && p.Ack != AckFirst
+	if returns {
+		return Verdict{Action: Return, Class: class}
+	}
 	rule := p.rule(f.Err)
 	switch {
 	case rule.Discard:
@@ -124,18 +131,14 @@ func (p Policy) Decide(f Failure) Verdict {
 	case rule.Permanent && class == ClassTransient:
 		class = ClassPermanent
 	}
-	after = max(after, rule.After)
 
-	switch p.Ack {
-	case AckAlways:
-		return Verdict{Action: Ack, Class: class}
-	case AckFirst:
-		return Verdict{Action: Drop, Reason: reasonOf(class), Class: class}
-	}
-	if f.Stopping && !final(class) {
-		return Verdict{Action: Return, Class: class}
-	}
 	switch {
+	case p.Ack == AckAlways && (class == ClassDecode || class == ClassInvalid):
+		return p.bury(reasonOf(class), class) // no handler has seen it
+	case p.Ack == AckAlways:
+		return Verdict{Action: Ack, Class: class}
+	case p.Ack == AckFirst:
+		return Verdict{Action: Drop, Reason: reasonOf(class), Class: class}
 	case class == ClassDiscard:
 		return Verdict{Action: Drop, Reason: PermanentError, Class: class}
 	case final(class):
@@ -145,10 +148,11 @@ func (p Policy) Decide(f Failure) Verdict {
 	case p.Ack == RejectOnError:
 		return p.bury(Rejected, class)
 	}
-	return p.retry(f, rule, class, after)
+	return p.retry(f, rule, class, max(after, rule.After))
 }
 
-// retry decides for a transient failure.
+// retry decides for a transient failure. A policy without delayed retries
+// never gives one, whatever the handler asks for: its broker may have none.
 func (p Policy) retry(f Failure, rule Rule, class Class, after time.Duration) Verdict {
 	limit := p.attempts()
 	if rule.Attempts > 0 {
@@ -157,22 +161,35 @@ func (p Policy) retry(f Failure, rule Rule, class Class, after time.Duration) Ve
 	if limit > 0 && f.Attempt >= limit {
 		return p.bury(AttemptsExhausted, class)
 	}
-	if after == 0 && f.Attempt <= p.Immediate {
-		return Verdict{Action: RetryNow, Class: class}
+	var delay time.Duration
+	if f.Attempt > p.Immediate || after > 0 && p.Delays() {
+		delay = p.delay(f, rule, after)
 	}
-	backoff := p.Backoff
-	if !rule.Backoff.IsZero() {
-		backoff = rule.Backoff
-	}
-	delay := after
-	if delay == 0 {
-		delay = stretch(backoff.Delay(f.Attempt-p.Immediate), p.Jitter, f.Jitter)
-	}
-	delay = max(delay, minDelay)
-	if p.Within > 0 && f.Elapsed+delay > p.Within {
+	if p.Within > 0 && add(delay, f.Elapsed) > p.Within {
 		return p.bury(DeadlineExceeded, class)
 	}
+	if delay == 0 {
+		return Verdict{Action: RetryNow, Class: class}
+	}
 	return Verdict{Action: RetryLater, Delay: delay, Class: class}
+}
+
+// delay returns how long a delayed retry waits: what was asked for, or the
+// backoff with its jitter.
+func (p Policy) delay(f Failure, rule Rule, after time.Duration) time.Duration {
+	if after > 0 {
+		return max(after, minDelay)
+	}
+	d := p.backoff(rule).Delay(f.Attempt - p.Immediate)
+	return max(stretch(d, p.Jitter, f.Jitter), minDelay)
+}
+
+// backoff returns the backoff of errors that the rule is for.
+func (p Policy) backoff(r Rule) Backoff {
+	if r.Backoff.IsZero() {
+		return p.Backoff
+	}
+	return r.Backoff
 }
 
 // minDelay keeps a delayed retry from becoming a hot loop.
@@ -227,8 +244,11 @@ func reasonOf(c Class) Reason {
 // stretch lengthens d by up to jitter of it, by the random number r.
 func stretch(d time.Duration, jitter, r float64) time.Duration {
 	extra := float64(d) * jitter * min(max(r, 0), 1)
-	if float64(d)+extra > float64(1<<63-1) {
-		return 1<<63 - 1
+	switch {
+	case !(extra > 0): // not a number, too
+		return d
+	case extra >= float64(forever-d):
+		return forever
 	}
 	return d + time.Duration(extra)
 }

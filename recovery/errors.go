@@ -25,7 +25,10 @@ func Permanent(err error) error { return mark(err, ClassPermanent, 0) }
 func Discard(err error) error { return mark(err, ClassDiscard, 0) }
 
 // RetryAfter marks err as transient and asks for the next attempt not before d
-// has passed. The policy's bounds still hold. RetryAfter(nil, d) is nil.
+// has passed; the attempt that follows counts as any other. The policy's bounds
+// still hold: the retry has to fit into Attempts and Within, and a policy that
+// has only immediate retries gives one of those. A d of zero or less asks for
+// nothing. RetryAfter(nil, d) is nil.
 func RetryAfter(err error, d time.Duration) error { return mark(err, ClassTransient, max(d, 0)) }
 
 func mark(err error, class Class, after time.Duration) error {
@@ -42,7 +45,8 @@ var ErrNoHandler = errors.New("no handler for this message")
 // DecodeError is a body that could not be decoded. It is permanent.
 type DecodeError struct{ Err error }
 
-func (e *DecodeError) Error() string { return "decode body: " + e.Err.Error() }
+// Error returns "decode body: " and the cause.
+func (e *DecodeError) Error() string { return fmt.Sprintf("decode body: %v", e.Err) }
 
 // Unwrap returns the cause.
 func (e *DecodeError) Unwrap() error { return e.Err }
@@ -51,7 +55,8 @@ func (e *DecodeError) Unwrap() error { return e.Err }
 // It is permanent.
 type InvalidError struct{ Err error }
 
-func (e *InvalidError) Error() string { return "validate body: " + e.Err.Error() }
+// Error returns "validate body: " and the cause.
+func (e *InvalidError) Error() string { return fmt.Sprintf("validate body: %v", e.Err) }
 
 // Unwrap returns the cause.
 func (e *InvalidError) Unwrap() error { return e.Err }
@@ -59,10 +64,11 @@ func (e *InvalidError) Unwrap() error { return e.Err }
 // PanicError is a panic of a handler. It is transient unless a rule says
 // otherwise: the retry budget bounds it.
 type PanicError struct {
-	Value any
-	Stack []byte
+	Value any    // what panic was called with
+	Stack []byte // of the goroutine that panicked, as debug.Stack gives it
 }
 
+// Error returns "handler panicked: " and the value.
 func (e *PanicError) Error() string { return fmt.Sprintf("handler panicked: %v", e.Value) }
 
 // Unwrap returns the panic's value if it is an error.
@@ -74,12 +80,14 @@ func (e *PanicError) Unwrap() error {
 // TimeoutError is a handler that did not return in time. It is transient unless
 // a rule says otherwise.
 type TimeoutError struct {
+	// After is the time the handler was given.
 	After time.Duration
 	// Hung: the handler did not return after its context was cancelled either,
 	// and was left behind.
 	Hung bool
 }
 
+// Error says how long the handler was given, and whether it hung.
 func (e *TimeoutError) Error() string {
 	if e.Hung {
 		return fmt.Sprintf("handler did not return within %v, nor after its context was cancelled", e.After)
@@ -106,7 +114,7 @@ const (
 )
 
 // Classify returns the class of err and the delay it asks for, if any. The
-// outermost mark counts.
+// outermost mark counts; of those that errors.Join put side by side, the first.
 func Classify(err error) (Class, time.Duration) {
 	if m, ok := errors.AsType[*marked](err); ok {
 		return m.class, m.after

@@ -14,10 +14,12 @@ const (
 	// and then becomes a dead letter. It is the default.
 	RetryOnError AckPolicy = iota
 	// RejectOnError acks after success; a failure is settled at once by the
-	// broker's own terminal.
+	// broker's own terminal, or becomes a dead letter if Policy.DeadLetters is
+	// set.
 	RejectOnError
 	// AckAlways acks after the handler, whatever it returned, and after its
-	// compensation if there is one.
+	// compensation if there is one. A body that no handler could see, because
+	// it could not be decoded or was invalid, is a failure for good.
 	AckAlways
 	// AckFirst acks before the handler runs: at most once.
 	AckFirst
@@ -101,9 +103,34 @@ func As[E error]() func(error) bool {
 	return func(err error) bool { _, ok := errors.AsType[E](err); return ok }
 }
 
-// Validate returns everything that is wrong with the policy, joined.
+// Validate returns everything that is wrong with the policy, joined: settings
+// that make no sense, and settings that could never have an effect beside the
+// others. It returns nil for a policy that can be kept.
 func (p Policy) Validate() error {
-	var faults []error
+	faults := p.ranges()
+	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if n := p.attempts(); n > 0 && p.Immediate >= n {
+		bad("immediate %d leaves no room in %d attempts: the first attempt counts too", p.Immediate, n)
+	}
+	if !p.retries() && p.attempts() != 1 {
+		bad("%s never retries: leave attempts and within out", p.Ack)
+	}
+	if p.delayed(p.attempts()) && p.Backoff.IsZero() {
+		bad("attempts after the immediate ones need a backoff")
+	}
+	if p.tooLate(p.Backoff.Delay(1)) && p.delayed(p.attempts()) {
+		bad("within %v is over before the first delayed retry, after %v", p.Within, p.Backoff.Delay(1))
+	}
+	for i, r := range p.Rules {
+		if err := p.validate(r); err != nil {
+			bad("rule %d %w", i+1, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// ranges checks each setting by itself.
+func (p Policy) ranges() (faults []error) {
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if p.Ack > Manual {
 		bad("ack policy %d does not exist", p.Ack)
@@ -114,46 +141,69 @@ func (p Policy) Validate() error {
 	if p.Immediate < 0 {
 		bad("immediate %d is negative", p.Immediate)
 	}
-	if n := p.attempts(); n > 0 && p.Immediate >= n {
-		bad("immediate %d leaves no room in %d attempts: the first attempt counts too", p.Immediate, n)
-	}
-	if p.Jitter < 0 || p.Jitter > 1 || p.Jitter != p.Jitter {
-		bad("jitter %v is not between 0 and 1", p.Jitter)
-	}
-	for name, d := range map[string]time.Duration{"within": p.Within, "max age": p.MaxAge} {
-		if d < 0 {
-			bad("%s %v is negative", name, d)
-		}
-	}
 	if p.CrashLimit < 0 {
 		bad("crash limit %d is negative", p.CrashLimit)
+	}
+	if p.Within < 0 {
+		bad("within %v is negative", p.Within)
+	}
+	if p.MaxAge < 0 {
+		bad("max age %v is negative", p.MaxAge)
+	}
+	if !(p.Jitter >= 0 && p.Jitter <= 1) { // not a number, too
+		bad("jitter %v is not between 0 and 1", p.Jitter)
 	}
 	if p.Backoff.negative() {
 		bad("a backoff delay is not positive, or its limit is below its first delay")
 	}
-	if p.Delays() && p.Backoff.IsZero() {
-		bad("attempts after the immediate ones need a backoff")
-	}
-	if p.Ack != RetryOnError && p.Ack != Manual && p.attempts() != 1 {
-		bad("%s never retries: leave attempts and within out", p.Ack)
-	}
-	for i, r := range p.Rules {
-		faults = append(faults, r.validate(i))
-	}
-	return errors.Join(faults...)
+	return faults
 }
 
-func (r Rule) validate(i int) error {
+// validate checks a rule beside the policy it is part of. The error goes on
+// after "rule N".
+func (p Policy) validate(r Rule) error {
+	limit := p.limit(r)
+	asks := r.After != 0 || r.Attempts != 0 || !r.Backoff.IsZero()
 	switch {
 	case r.When == nil:
-		return fmt.Errorf("rule %d does not say when it holds", i+1)
+		return errors.New("does not say when it holds")
 	case r.Permanent && r.Discard:
-		return fmt.Errorf("rule %d is both permanent and discard", i+1)
+		return errors.New("is both permanent and discard")
 	case r.After < 0 || r.Attempts < 0 || r.Backoff.negative():
-		return fmt.Errorf("rule %d has a negative setting", i+1)
+		return errors.New("has a setting that is negative, or a backoff with a delay that is not positive")
+	case asks && (r.Permanent || r.Discard || !p.retries()):
+		return errors.New("never retries: leave its attempts, after and backoff out")
+	case r.After > 0 && !r.Backoff.IsZero():
+		return errors.New("has both after and backoff: after always wins")
+	case r.After > 0 && (limit == 1 || !p.Delays()), !r.Backoff.IsZero() && !p.delayed(limit):
+		return errors.New("asks for a delay, and there is no delayed retry that could have it")
+	case r.Attempts > 0 && p.delayed(limit) && r.After == 0 && p.backoff(r).IsZero():
+		return errors.New("has attempts after the immediate ones, which need a backoff")
+	case p.tooLate(max(r.After, r.Backoff.Delay(1))):
+		return fmt.Errorf("waits longer than within %v", p.Within)
 	}
 	return nil
 }
+
+// retries reports whether a failure may be tried again at all.
+func (p Policy) retries() bool { return p.Ack == RetryOnError || p.Ack == Manual }
+
+// limit is how many attempts an error gets that the rule is for; 0 means that
+// only Within bounds.
+func (p Policy) limit(r Rule) int {
+	if r.Attempts > 0 {
+		return r.Attempts
+	}
+	return p.attempts()
+}
+
+// delayed reports whether of so many attempts some follow after a delay.
+func (p Policy) delayed(limit int) bool {
+	return p.retries() && (limit == 0 || limit > p.Immediate+1)
+}
+
+// tooLate reports whether a retry after d always comes after Within.
+func (p Policy) tooLate(d time.Duration) bool { return p.Within > 0 && d > p.Within }
 
 // attempts is Attempts with its default; 0 means that only Within bounds.
 func (p Policy) attempts() int {
@@ -163,7 +213,8 @@ func (p Policy) attempts() int {
 	return p.Attempts
 }
 
-// rounds is how many deliveries the policy itself may cause.
+// rounds is how many deliveries the policy itself may cause. A policy that only
+// time bounds causes as many as its shortest delays fit in.
 func (p Policy) rounds() int {
 	most := p.attempts()
 	for _, r := range p.Rules {
@@ -172,12 +223,30 @@ func (p Policy) rounds() int {
 	if p.attempts() > 0 {
 		return most
 	}
-	const enough = 100_000 // a policy that retries more often is bounded by its time alone
+	const enough = 100_000 // so many crashes are a loop whatever the policy says
 	n := 1
-	for sum := p.Backoff.Delay(1); sum <= p.Within && n < enough; n++ {
-		sum += max(p.Backoff.Delay(n+1), minDelay)
+	for sum := p.least(1); sum <= p.Within && n < enough; n++ {
+		sum = add(sum, p.least(n+1))
 	}
 	return max(n, most)
+}
+
+// least is the shortest delay there can be before delayed retry n, unless the
+// handler asks for a shorter one.
+func (p Policy) least(n int) time.Duration {
+	d := forever
+	if !p.Backoff.IsZero() {
+		d = p.Backoff.Delay(n)
+	}
+	for _, r := range p.Rules {
+		switch {
+		case r.After > 0:
+			d = min(d, r.After)
+		case !r.Backoff.IsZero():
+			d = min(d, r.Backoff.Delay(n))
+		}
+	}
+	return max(d, minDelay)
 }
 
 // crashLimit is CrashLimit with its default.
@@ -189,26 +258,31 @@ func (p Policy) crashLimit() int {
 }
 
 // Delays reports whether the policy may ask for a delayed retry. It is what a
-// broker without redelivery cannot do. RetryAfter, too, is within its bounds.
+// broker without redelivery cannot do. A policy without delayed retries gives
+// none to RetryAfter either: the retries it has follow at once.
 func (p Policy) Delays() bool {
-	if p.Ack != RetryOnError && p.Ack != Manual {
-		return false
+	if p.delayed(p.attempts()) {
+		return true
 	}
-	most := p.attempts()
 	for _, r := range p.Rules {
-		most = max(most, r.Attempts)
+		if r.Attempts > 0 && p.delayed(r.Attempts) {
+			return true
+		}
 	}
-	return p.attempts() == 0 || most > p.Immediate+1
+	return false
 }
 
-// MaxDelay is the longest delay the policy asks for, jitter included. A handler
-// that asks for RetryAfter may ask for more.
+// MaxDelay is the longest delay the policy asks for, jitter included, and zero
+// if it never does. A handler that asks for RetryAfter may ask for more.
 func (p Policy) MaxDelay() time.Duration {
+	if !p.Delays() {
+		return 0
+	}
 	d := p.Backoff.Max()
 	for _, r := range p.Rules {
 		d = max(d, r.After, r.Backoff.Max())
 	}
-	return stretch(d, p.Jitter, 1)
+	return max(stretch(d, p.Jitter, 1), minDelay)
 }
 
 // FirstAttempt returns the number of the attempt that a delivery starts with.
@@ -223,7 +297,28 @@ func (p Policy) FirstAttempt(deliveries int) int {
 }
 
 // MinElapsed is the least time that must have passed between the first attempt
-// and this one. It stands in for the true time where that is not known.
+// and this one. It stands in for the true time where that is not known. A
+// handler that asked for RetryAfter sooner than the backoff makes it too long,
+// and Within ends early then, never late.
 func (p Policy) MinElapsed(attempt int) time.Duration {
-	return p.Backoff.Sum(max(attempt-p.Immediate-1, 0))
+	var sum time.Duration
+	if !p.Delays() {
+		return sum
+	}
+	for n := 1; n < attempt-p.Immediate && sum < forever; n++ {
+		sum = add(sum, p.least(n))
+	}
+	return sum
+}
+
+// Compensation is the policy for a compensation that failed: the message is
+// retried like one whose handler failed, since acking it would lose it. It has
+// this policy's backoff if that is set, and five attempts from one second on
+// otherwise.
+func (p Policy) Compensation() Policy {
+	p.Ack, p.Attempts, p.Immediate = RetryOnError, max(p.Attempts, 5), 0
+	if p.Backoff.IsZero() {
+		p.Backoff = Exponential(time.Second, time.Minute)
+	}
+	return p
 }
