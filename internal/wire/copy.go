@@ -61,8 +61,9 @@ func Complete(orig *transport.Message, e Envelope) Envelope {
 	}
 	e.ID, e.Key = orig.ID, orig.Key
 	if e.DeadID == "" {
-		// The position of the copy, not of the first one: a header can be
-		// forged, and two messages with one dead ID would be one too few.
+		// The position that the transport vouches for, not the one a header
+		// claims: headers can be forged, and of two messages with one dead ID
+		// the second would be lost.
 		e.DeadID = DeadID(e.Subscription, orig.ID, orig.Position, orig.Body, e.Redrives)
 	}
 	if e.Fingerprint == "" {

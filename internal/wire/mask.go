@@ -217,7 +217,7 @@ func ipv6Length(s string) int {
 	for n > 0 && (s[n-1] == '.' || s[n-1] == ':' && !strings.HasSuffix(s[:n], "::")) {
 		n--
 	}
-	if n > 45 || strings.Count(s[:n], ":") < 2 || strings.IndexAny(s[:n], "0123456789") < 0 {
+	if n > 45 || strings.Count(s[:n], ":") < 2 || !strings.ContainsAny(s[:n], "0123456789") {
 		return 0
 	}
 	if _, err := netip.ParseAddr(s[:n]); err != nil {
