@@ -241,3 +241,10 @@ type Event struct {
 	// Detail says more in one line. It never holds credentials or bodies.
 	Detail string
 }
+
+// Identified is a Source that is one object on the broker, such as a durable
+// consumer, whose messages its users share between them.
+type Identified interface {
+	// Identity names the object; empty when every user has one of his own.
+	Identity() string
+}

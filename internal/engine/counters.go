@@ -1,6 +1,10 @@
 package engine
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/holdfast-go/holdfast/observe"
+)
 
 // counters are one worker's share of Counts, so that workers do not contend.
 type counters struct {
@@ -8,7 +12,7 @@ type counters struct {
 }
 
 // addTo adds the counters to c.
-func (k *counters) addTo(c *Counts) {
+func (k *counters) addTo(c *observe.Counts) {
 	c.Received += k.received.Load()
 	c.Attempts += k.attempts.Load()
 	c.Handled += k.handled.Load()

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/recovery"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -49,11 +50,11 @@ type Config struct {
 	// OrderBy returns the ordering key of a message; nil means no order.
 	OrderBy func(*transport.Message) string
 	// Compensate runs after a failed handler of AckAlways, before the ack.
-	Compensate func(ctx context.Context, m *transport.Message, cause error) error
+	Compensate func(ctx context.Context, a Attempt, cause error) error
 	// DeadLetters is the store for dead letters; nil if there is none.
 	DeadLetters transport.DeadLetterStore
 	// Observe is called for every event; nil if nobody looks.
-	Observe func(Event)
+	Observe func(observe.Event)
 	// Logger gets one line for each change of state and each dead letter.
 	Logger *slog.Logger
 }
@@ -86,13 +87,13 @@ type Subscription struct {
 	grace    atomic.Int64
 
 	mu      sync.Mutex // guards what follows
-	state   State
+	state   observe.State
 	reason  string
 	since   time.Time
 	workers map[*worker]struct{} // every worker, those that hang included
 	held    map[*Manual]struct{} // deliveries left to be settled by hand
 	lanes   *lanes               // nil unless OrderBy is set
-	past    Counts               // counts of workers that have ended
+	past    observe.Counts       // counts of workers that have ended
 	dropped uint64
 	hung    int
 }
@@ -111,7 +112,7 @@ func New(cfg Config) *Subscription {
 	recvCtx, stop := context.WithCancel(context.Background())
 	return &Subscription{
 		cfg: cfg, stop: stop, recvCtx: recvCtx, finished: make(chan struct{}),
-		state: StateIdle, since: time.Now(),
+		state: observe.StateIdle, since: time.Now(),
 		workers: make(map[*worker]struct{}), held: make(map[*Manual]struct{}),
 	}
 }
@@ -126,7 +127,7 @@ func (s *Subscription) Stop(grace time.Duration) {
 	s.grace.CompareAndSwap(0, max(int64(grace), 1))
 	s.stop()
 	if s.started.CompareAndSwap(false, true) { // never ran: nothing to wait for
-		s.setState(StateStopped, "")
+		s.setState(observe.StateStopped, "")
 		close(s.finished)
 	}
 }
@@ -135,10 +136,10 @@ func (s *Subscription) Stop(grace time.Duration) {
 func (s *Subscription) Done() <-chan struct{} { return s.finished }
 
 // Health returns the state and the counts of this moment.
-func (s *Subscription) Health() Health {
+func (s *Subscription) Health() observe.Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := Health{
+	h := observe.Health{
 		Subscription: s.cfg.Name, Source: s.cfg.Source.String(),
 		State: s.state, Since: s.since, Reason: s.reason,
 		Counts: s.past, Hung: s.hung, Waiting: len(s.held),
@@ -165,17 +166,17 @@ func (s *Subscription) News(e transport.Event) {
 		s.mu.Unlock()
 		s.cfg.Logger.Warn("messages dropped before a handler saw them", "count", e.Count, "detail", e.Detail)
 	case transport.Stalled, transport.ConnectionLost:
-		s.setState(StateStuck, describe(e))
+		s.setState(observe.StateStuck, describe(e))
 	case transport.Flowing:
-		s.clearState(StateStuck)
+		s.clearState(observe.StateStuck)
 	case transport.Disconnected:
-		s.setState(StateRetrying, describe(e))
+		s.setState(observe.StateRetrying, describe(e))
 	case transport.Reconnected:
-		s.clearState(StateRetrying)
+		s.clearState(observe.StateRetrying)
 	default:
 		s.cfg.Logger.Warn("transport news", "kind", string(e.Kind), "count", e.Count, "detail", e.Detail, "err", e.Err)
 	}
-	s.observe(Event{Kind: TransportNews, Transport: e})
+	s.observe(observe.Event{Kind: observe.TransportNews, Transport: e})
 }
 
 func describe(e transport.Event) string {
@@ -190,14 +191,14 @@ func describe(e transport.Event) string {
 }
 
 // setState changes the state and tells it once: a log line and an event.
-func (s *Subscription) setState(state State, reason string) {
+func (s *Subscription) setState(state observe.State, reason string) {
 	s.mu.Lock()
-	if s.state == state && (s.reason == reason || state == StateRetrying || state == StateStuck) {
+	if s.state == state && (s.reason == reason || state == observe.StateRetrying || state == observe.StateStuck) {
 		s.reason = reason
 		s.mu.Unlock()
 		return
 	}
-	if final := s.state == StateStopped || s.state == StateStopping && state != StateStopped; final {
+	if final := s.state == observe.StateStopped || s.state == observe.StateStopping && state != observe.StateStopped; final {
 		s.mu.Unlock()
 		return
 	}
@@ -205,21 +206,21 @@ func (s *Subscription) setState(state State, reason string) {
 	s.mu.Unlock()
 
 	level := slog.LevelInfo
-	if state == StateRetrying || state == StateStuck {
+	if state == observe.StateRetrying || state == observe.StateStuck {
 		level = slog.LevelWarn
 	}
 	// A change of state has no caller whose context it could carry.
 	s.cfg.Logger.Log(context.Background(), level, "subscription "+string(state), "source", s.cfg.Source.String(), "reason", reason)
-	s.observe(Event{Kind: StateChanged, State: state, Err: reasonError(reason)})
+	s.observe(observe.Event{Kind: observe.StateChanged, State: state, Err: reasonError(reason)})
 }
 
 // clearState goes back to running from a state that is over.
-func (s *Subscription) clearState(from State) {
+func (s *Subscription) clearState(from observe.State) {
 	s.mu.Lock()
 	over := s.state == from
 	s.mu.Unlock()
 	if over {
-		s.setState(StateRunning, "")
+		s.setState(observe.StateRunning, "")
 	}
 }
 
@@ -231,7 +232,7 @@ func reasonError(reason string) error {
 }
 
 // observe hands an event to whoever looks.
-func (s *Subscription) observe(e Event) {
+func (s *Subscription) observe(e observe.Event) {
 	if s.cfg.Observe == nil {
 		return
 	}

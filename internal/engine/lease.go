@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -75,7 +76,7 @@ func (w *worker) keepLease(pace time.Duration) {
 func (w *worker) loseLease(d transport.Delivery, ctx *Context, err error) {
 	m := d.Message()
 	w.s.cfg.Logger.Warn("lease lost: the handler is cancelled and nothing will be settled", "id", m.ID, "subject", m.Subject, "err", err)
-	w.s.observe(Event{Kind: LeaseLost, Subject: m.Subject, MessageID: m.ID, Deliveries: d.Deliveries(), Err: err})
+	w.s.observe(observe.Event{Kind: observe.LeaseLost, Subject: m.Subject, MessageID: m.ID, Deliveries: d.Deliveries(), Err: err})
 	if ctx != nil {
 		ctx.end(context.Canceled)
 	}

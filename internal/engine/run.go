@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -29,11 +30,11 @@ func (s *Subscription) Run(ctx context.Context) error {
 	defer close(s.finished)
 	p := newPool(s, context.WithoutCancel(ctx))
 	p.start()
-	s.setState(StateStarting, "")
+	s.setState(observe.StateStarting, "")
 	s.supervise(p)
-	s.setState(StateStopping, "")
+	s.setState(observe.StateStopping, "")
 	unfinished := p.finish(time.Duration(s.grace.Load()))
-	s.setState(StateStopped, "")
+	s.setState(observe.StateStopped, "")
 	if unfinished > 0 {
 		return fmt.Errorf("stop subscription %s: %d handlers did not return within the grace period; the broker will hand their messages out again", s.cfg.Name, unfinished)
 	}
@@ -51,7 +52,7 @@ func (s *Subscription) supervise(p *pool) {
 		}
 		opened := time.Now()
 		p.feed(rx)
-		s.setState(StateRunning, "")
+		s.setState(observe.StateRunning, "")
 		err = p.waitFailure(s.recvCtx)
 		p.feed(nil)
 		s.closeReceiver(rx)
@@ -86,7 +87,7 @@ func (s *Subscription) open(again bool) (transport.Receiver, error) {
 
 // pauseAfter makes a failure visible and waits before the next try.
 func (s *Subscription) pauseAfter(failures int, err error) {
-	s.setState(StateRetrying, err.Error())
+	s.setState(observe.StateRetrying, err.Error())
 	d := min(reopenFirst<<min(failures-1, 20), reopenLimit)
 	d += time.Duration(rand.Float64() * float64(d) / 4)
 	select {

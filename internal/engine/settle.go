@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/internal/wire"
+	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/recovery"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -167,7 +168,7 @@ func (w *worker) deadLetter(c *judgement) {
 		w.burialFailed(c, err)
 		return
 	}
-	s.clearState(StateStuck)
+	s.clearState(observe.StateStuck)
 	if err := s.persist(c.delivery.Ack); err != nil {
 		// The copy is stored; a second burial of the same delivery is a no-op.
 		s.ledger.change(c.message.Position, func(n *note) { n.handled = true })
@@ -235,8 +236,8 @@ func stage(v recovery.Verdict) string {
 // burialFailed keeps the message where it is and the failure visible.
 func (w *worker) burialFailed(c *judgement, err error) {
 	s := w.s
-	s.setState(StateStuck, "dead letters cannot be stored: "+err.Error())
-	s.observe(Event{Kind: BurialFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
+	s.setState(observe.StateStuck, "dead letters cannot be stored: "+err.Error())
+	s.observe(observe.Event{Kind: observe.BurialFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
 	again := &grave{verdict: c.verdict, err: c.err, attempts: c.attempt, first: c.first, failed: c.failed}
 	tries := 0
 	s.ledger.change(c.message.Position, func(n *note) {
@@ -280,7 +281,7 @@ func (s *Subscription) runCompensation(ctx context.Context, c *judgement) (err e
 			err = &recovery.PanicError{Value: v}
 		}
 	}()
-	return s.cfg.Compensate(ctx, c.message, c.err)
+	return s.cfg.Compensate(ctx, Attempt{Delivery: c.delivery, Number: c.attempt, Deliveries: c.deliveries}, c.err)
 }
 
 // persist tries a settlement until it succeeds, is refused for good, or its
@@ -319,14 +320,14 @@ func hopeless(err error) bool {
 // settled tells that a delivery has come to its end.
 func (s *Subscription) settled(c *judgement) {
 	if s.cfg.Observe != nil {
-		s.observe(Event{Kind: Settled, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: c.err})
+		s.observe(observe.Event{Kind: observe.Settled, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: c.err})
 	}
 }
 
 // settleFailed tells that a delivery was left to the broker.
 func (s *Subscription) settleFailed(c *judgement, err error) {
 	s.cfg.Logger.Debug("settlement given up: the broker will hand the message out again", "id", c.message.ID, "subject", c.message.Subject, "verdict", c.verdict.Action.String(), "err", err)
-	s.observe(Event{Kind: SettleFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
+	s.observe(observe.Event{Kind: observe.SettleFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
 }
 
 // story is what a log line tells of a message: never its body or its headers.

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/recovery"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -53,7 +54,7 @@ func (w *worker) run() {
 		w.p.leave()
 	case !replaced && w.s.recvCtx.Err() == nil: // there is room again
 		w.p.spawn()
-		w.s.clearState(StateStuck)
+		w.s.clearState(observe.StateStuck)
 	}
 }
 
@@ -178,8 +179,8 @@ func (w *worker) attempt(c *judgement) bool {
 		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: s.timeout()}, err: err}
 	}
 	if s.cfg.Observe != nil {
-		s.observe(Event{
-			Kind: Attempted, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt,
+		s.observe(observe.Event{
+			Kind: observe.Attempted, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt,
 			Deliveries: c.deliveries, Duration: time.Since(started), Err: err,
 		})
 	}
@@ -342,7 +343,7 @@ func (w *worker) abandonLocked() {
 	c.first = s.ledger.look(c.message.Position).first
 	err := &recovery.TimeoutError{After: s.timeout(), Hung: true}
 	s.cfg.Logger.Error("handler hangs and was left behind", "id", c.message.ID, "subject", c.message.Subject, "attempt", number, "hung", hung)
-	s.observe(Event{Kind: Abandoned, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: number, Deliveries: c.deliveries, Err: err})
+	s.observe(observe.Event{Kind: observe.Abandoned, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: number, Deliveries: c.deliveries, Err: err})
 	s.judge(&c, err)
 	if c.verdict.Action == recovery.RetryNow { // not beside the one that hangs
 		c.verdict = recovery.Verdict{Action: recovery.RetryLater, Delay: hangGrace, Class: c.verdict.Class}
@@ -371,7 +372,7 @@ func (w *worker) settleAbandoned(c *judgement, ln *lane) {
 // many do: each costs a goroutine and whatever its handler holds.
 func (w *worker) replace(hung int) {
 	if hung > max(w.s.cfg.Want.Concurrency, 1)*4 {
-		w.s.setState(StateStuck, errHungLimit.Error())
+		w.s.setState(observe.StateStuck, errHungLimit.Error())
 	} else {
 		w.mu.Lock()
 		w.replaced = true

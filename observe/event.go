@@ -1,4 +1,7 @@
-package engine
+// Package observe holds what holdfast tells about itself: events for metrics and
+// traces, and the health of subscriptions. It is data only; events reach an
+// Observer given to holdfast.Config.
+package observe
 
 import (
 	"time"
@@ -85,3 +88,13 @@ type Counts struct {
 	Dropped    uint64 `json:"dropped"`     // messages the transport dropped unseen
 	LeasesLost uint64 `json:"leases_lost"` // deliveries whose lease ran out in our hands
 }
+
+// Observer is told every event. Observe must not block and must be safe for
+// concurrent use: it runs on the path of messages.
+type Observer interface{ Observe(Event) }
+
+// Func makes a function an Observer.
+type Func func(Event)
+
+// Observe calls f.
+func (f Func) Observe(e Event) { f(e) }

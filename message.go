@@ -1,0 +1,134 @@
+package holdfast
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/holdfast-go/holdfast/internal/engine"
+	"github.com/holdfast-go/holdfast/internal/wire"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// Message is what a handler gets: a decoded body and what is known of the
+// message. It belongs to the handler until it returns.
+type Message[T any] struct {
+	Meta
+	// Body is the decoded body.
+	Body T
+}
+
+// Meta is what is known of a message besides its body.
+type Meta struct {
+	// ID names the logical message. It stays the same through redelivery, retry
+	// and redrive, so it is the key for idempotent effects. It is never empty.
+	ID string
+	// Key is the ordering key; may be empty.
+	Key string
+	// Subject is the address the message was published to.
+	Subject string
+	// ContentType is the media type of the body; may be empty.
+	ContentType string
+	// Header holds the headers the sender set.
+	Header Header
+	// Time is when the broker stored the message; zero if it does not say.
+	Time time.Time
+	// Attempt is the number of this run of the handler, from 1. It may
+	// over-count after a crash and never under-counts.
+	Attempt int
+	// Deliveries is how often the broker has handed the message out.
+	Deliveries int
+	// Redrives is how often the message came back from the dead letters.
+	Redrives int
+	// Subscription is the name of the subscription.
+	Subscription string
+
+	delivery transport.Delivery
+	manual   *engine.Manual
+	self     any // the *Message[T] that this is part of
+}
+
+// Data returns the undecoded body. Treat it as read only.
+func (m *Meta) Data() []byte { return m.delivery.Message().Body }
+
+// Raw returns the client library's own message (a *nats.Msg, say), or nil when
+// the transport has none. Settling it yourself takes it away from holdfast: do
+// that with the ack policy Manual only, and through this Meta if you can.
+func (m *Meta) Raw() any {
+	if n, ok := m.delivery.(transport.Native); ok {
+		return n.Native()
+	}
+	return nil
+}
+
+// Ack settles the message as done; for the ack policy Manual. It waits for the
+// broker's confirmation. It may be called after the handler returned.
+func (m *Meta) Ack(ctx context.Context) error {
+	if m.manual == nil {
+		return ErrNotManual
+	}
+	return m.manual.Ack(ctx)
+}
+
+// Nack gives the message back, to be handled again not before delay; for the ack
+// policy Manual.
+func (m *Meta) Nack(ctx context.Context, delay time.Duration) error {
+	if m.manual == nil {
+		return ErrNotManual
+	}
+	return m.manual.Nack(ctx, delay)
+}
+
+// Reject settles the message by the broker's own terminal; for the ack policy
+// Manual. To dead-letter a message return Permanent instead.
+func (m *Meta) Reject(ctx context.Context, reason string) error {
+	if m.manual == nil {
+		return ErrNotManual
+	}
+	return m.manual.Reject(ctx, reason)
+}
+
+// Header holds the headers a sender set: names to values, in their order. Those
+// of the broker and of holdfast are left out. The zero Header is empty.
+type Header struct{ h transport.Header }
+
+// Get returns the first value of name, or "". Names are compared exactly.
+func (h Header) Get(name string) string {
+	if hidden(name) {
+		return ""
+	}
+	return h.h.Get(name)
+}
+
+// Values returns all values of name. Treat them as read only.
+func (h Header) Values(name string) []string {
+	if hidden(name) {
+		return nil
+	}
+	return h.h[name]
+}
+
+// All yields every name with its values, in no particular order.
+func (h Header) All() iter.Seq2[string, []string] {
+	return func(yield func(string, []string) bool) {
+		for name, values := range h.h {
+			if !hidden(name) && !yield(name, values) {
+				return
+			}
+		}
+	}
+}
+
+func hidden(name string) bool { return wire.Reserved(name) || name == wire.ContentType }
+
+// fill makes the meta of one attempt.
+func (m *Meta) fill(subscription string, a engine.Attempt) {
+	t := a.Delivery.Message()
+	m.ID, m.Key, m.Subject, m.ContentType, m.Time = t.ID, t.Key, t.Subject, t.ContentType, t.Time
+	m.Header = Header{t.Header}
+	m.Attempt, m.Deliveries, m.Subscription = a.Number, a.Deliveries, subscription
+	if len(t.Header) > 0 {
+		m.Redrives = wire.OriginOf(t).Redrives
+	}
+	m.delivery, m.manual = a.Delivery, a.Manual
+}

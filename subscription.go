@@ -1,0 +1,278 @@
+package holdfast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/holdfast-go/holdfast/internal/engine"
+	"github.com/holdfast-go/holdfast/observe"
+	"github.com/holdfast-go/holdfast/recovery"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// Subscription is a named consumer: a source, a handler and a policy. It is the
+// unit of isolation. Its methods are safe for concurrent use.
+type Subscription struct {
+	app      *App
+	name     string
+	source   Source
+	settings settings
+	newTask  func(engine.Attempt) engine.Task
+
+	// Set by prepare, under App.mu.
+	engine *engine.Subscription
+}
+
+// Name returns the subscription's name.
+func (s *Subscription) Name() string { return s.name }
+
+// Start checks, provisions and starts a subscription that was registered on an
+// app that runs already. It returns a *ContractError if a promise cannot be kept.
+func (s *Subscription) Start(ctx context.Context) error {
+	return s.app.startLater(ctx, s)
+}
+
+// Stop stops taking messages and waits until what is in hand is settled. Handlers
+// that have not returned shortly before ctx ends are cancelled and their messages
+// given back uncharged; without a deadline the app's grace counts.
+func (s *Subscription) Stop(ctx context.Context) error {
+	e := s.app.engineOf(s)
+	if e == nil {
+		return nil
+	}
+	grace := s.app.cfg.Grace
+	if deadline, ok := ctx.Deadline(); ok {
+		grace = max(time.Until(deadline), time.Millisecond)
+	}
+	e.Stop(grace)
+	select {
+	case <-e.Done():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop subscription %s: %w", s.name, ctx.Err())
+	}
+}
+
+// Health returns what the subscription is doing now.
+func (s *Subscription) Health() observe.Health {
+	if e := s.app.engineOf(s); e != nil {
+		return e.Health()
+	}
+	return observe.Health{Subscription: s.name, Source: s.source.String(), State: observe.StateIdle}
+}
+
+// plan is a subscription with its defaults filled in.
+type plan struct {
+	policy recovery.Policy
+	store  transport.DeadLetterStore
+	want   transport.Want
+}
+
+// plan resolves what the options leave open, by what the transport can do.
+func (s *Subscription) plan() plan {
+	set := s.settings
+	caps := s.source.Transport().Capabilities()
+	p := plan{policy: set.policy}
+	defaulted := !set.retrySet && caps.Redelivers && caps.Delays
+	if defaulted && (p.policy.Ack == RetryOnError || p.policy.Ack == Manual) {
+		r := DefaultRetry()
+		p.policy.Attempts, p.policy.Immediate, p.policy.Backoff, p.policy.Jitter = r.Attempts, r.Immediate, r.Backoff, r.Jitter
+	}
+	own, _ := s.source.Transport().(transport.DeadLetterer)
+	wantOwn := false
+	switch {
+	case set.deadLetters == deadLettersElsewhere:
+		p.store = set.store
+	case set.deadLetters == deadLettersWanted, set.deadLetters == deadLettersByDefault && caps.DeadLetters && s.mayFail():
+		wantOwn = true
+		if own != nil {
+			p.store = own.DeadLetters()
+		}
+	}
+	p.policy.DeadLetters = p.store != nil
+	p.want = transport.Want{
+		Subscription: s.name,
+		Concurrency:  max(set.concurrency, 1),
+		Prefetch:     s.prefetch(),
+		Delay:        p.policy.Delays() || set.compensate != nil,
+		MaxDelay:     p.policy.MaxDelay(),
+		DeadLetter:   wantOwn,
+		Reject:       p.policy.Ack == RejectOnError && p.store == nil,
+		Ordered:      set.orderBy != nil,
+		Reply:        set.reply,
+	}
+	p.want.Redelivery = p.want.Delay || p.policy.Ack == Manual || set.ackSet && p.policy.Ack == RetryOnError
+	return p
+}
+
+// mayFail reports whether a failure can need a dead letter.
+func (s *Subscription) mayFail() bool {
+	switch s.settings.policy.Ack {
+	case AckAlways:
+		return s.settings.compensate != nil
+	case AckFirst:
+		return false
+	default:
+		return true
+	}
+}
+
+// prefetch is how much is held beyond what is being handled.
+func (s *Subscription) prefetch() int {
+	switch {
+	case s.settings.prefetch > 0:
+		return s.settings.prefetch
+	case s.settings.orderBy != nil:
+		return 256
+	default:
+		return max(s.settings.concurrency, 1)
+	}
+}
+
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// faults is everything wrong with the subscription that can be seen without the
+// broker.
+func (s *Subscription) faults() []error {
+	set := s.settings
+	faults := append([]error(nil), set.faults...)
+	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if s.name != "" && !nameForm.MatchString(s.name) {
+		bad("name %q: use at most 64 letters, digits, '-' and '_'", s.name)
+	}
+	if set.concurrency < 0 || set.prefetch < 0 {
+		bad("concurrency and prefetch cannot be negative")
+	}
+	if set.timeout < 0 || set.maxLease < 0 {
+		bad("timeout and max lease cannot be negative")
+	}
+	if set.compensate != nil && set.policy.Ack != AckAlways {
+		bad("a compensation belongs to the ack policy AckAlways")
+	}
+	if set.deadLetters == deadLettersElsewhere && set.store == nil {
+		bad("the dead-letter store is nil")
+	}
+	if set.orderBy != nil && set.policy.Ack == Manual {
+		bad("order by key cannot be kept when handlers settle by hand")
+	}
+	if s.source.Transport() != nil {
+		if err := s.plan().policy.Validate(); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return faults
+}
+
+// check returns what is wrong with the contract of the subscription.
+func (s *Subscription) check(ctx context.Context) ([]Finding, error) {
+	var findings []Finding
+	for _, err := range s.faults() {
+		findings = append(findings, Finding{
+			Code: transport.CodeInvalid, Level: transport.LevelError, Subscription: s.name,
+			Fact: err.Error(), Fix: "correct the option",
+		})
+	}
+	if s.source.Transport() == nil {
+		return findings, nil
+	}
+	p := s.plan()
+	found, err := s.source.Transport().Check(ctx, s.source, p.want)
+	if err != nil {
+		return findings, fmt.Errorf("check subscription %s: %w", s.name, err)
+	}
+	found = append(found, denied(s.source, p.want, found)...)
+	for i := range found {
+		found[i].Subscription = s.name
+	}
+	return append(findings, found...), nil
+}
+
+// denied adds what the transport's own check did not say about abilities it does
+// not have, so that no transport can forget to refuse.
+func denied(src Source, want transport.Want, have []Finding) []Finding {
+	caps := src.Transport().Capabilities()
+	lacks := []struct {
+		code transport.Code
+		not  bool
+		what string
+	}{
+		{transport.CodeNoRedelivery, want.Redelivery && !caps.Redelivers || want.Delay && !caps.Delays, "retry with a delay"},
+		{transport.CodeNoDeadLetters, want.DeadLetter && !caps.DeadLetters, "dead letters"},
+		{transport.CodeNoReject, want.Reject && !caps.Rejects, "reject"},
+		{transport.CodeNoReply, want.Reply && !caps.Requests, "replies"},
+	}
+	var found []Finding
+	for _, l := range lacks {
+		if !l.not || mentions(have, l.code) {
+			continue
+		}
+		found = append(found, Finding{
+			Code: l.code, Level: transport.LevelError,
+			Fact: fmt.Sprintf("%s cannot do this: %s (%s)", caps.Name, l.what, src),
+			Fix:  "leave the option out, or take the messages from a broker that can, such as JetStream",
+		})
+	}
+	return found
+}
+
+func mentions(findings []Finding, code transport.Code) bool {
+	for _, f := range findings {
+		if f.Code == code {
+			return true
+		}
+	}
+	return false
+}
+
+// provision prepares the source and tells what was made.
+func (s *Subscription) provision(ctx context.Context) error {
+	report, err := s.source.Transport().Provision(ctx, s.source, s.plan().want)
+	if err != nil {
+		return fmt.Errorf("provision subscription %s: %w", s.name, err)
+	}
+	log := s.app.cfg.Logger.With("subscription", s.name)
+	for _, what := range report.Created {
+		log.InfoContext(ctx, "created", "what", what)
+	}
+	for _, what := range report.Updated {
+		log.InfoContext(ctx, "updated", "what", what)
+	}
+	var refused []Finding
+	for _, f := range report.Findings {
+		f.Subscription = s.name
+		if f.Level == transport.LevelError {
+			refused = append(refused, f)
+			continue
+		}
+		log.WarnContext(ctx, "drift", "code", string(f.Code), "fact", f.Fact, "diff", f.Diff)
+	}
+	if len(refused) > 0 {
+		return &ContractError{Findings: refused}
+	}
+	return nil
+}
+
+// build makes the engine of the subscription.
+func (s *Subscription) build() *engine.Subscription {
+	p := s.plan()
+	cfg := engine.Config{
+		Name: s.name, App: s.app.cfg.Name, Source: s.source, Want: p.want, Policy: p.policy,
+		NewTask: s.newTask, Timeout: s.settings.timeout, MaxLease: s.settings.maxLease,
+		OrderBy: s.settings.orderBy, DeadLetters: p.store,
+		Observe: s.app.observer(), Logger: s.app.cfg.Logger,
+	}
+	if fn := s.settings.compensate; fn != nil {
+		cfg.Compensate = func(ctx context.Context, a engine.Attempt, cause error) error {
+			var m Meta
+			m.fill(s.name, a)
+			return fn(ctx, &m, cause)
+		}
+	}
+	return engine.New(cfg)
+}
+
+// errNotRunning is returned by Start on an app that does not run.
+var errNotRunning = errors.New("the app is not running: App.Run starts every subscription registered before it")
