@@ -52,10 +52,20 @@ func Reserved(name string) bool {
 	return hasPrefixFold(name, Prefix) || hasPrefixFold(name, "Nats-")
 }
 
-// BrokerOwned reports whether a header must not travel on a copy, because the
-// broker would act upon it: an expectation, a deduplication key, a rollup.
+// BrokerOwned reports whether a header must not travel on a copy, because a
+// broker would act upon it or take it for its own record: an expectation, a
+// deduplication key, a rollup, the history of a dead-letter exchange. Other
+// names that start with x- are the user's and stay.
 func BrokerOwned(name string) bool {
-	return hasPrefixFold(name, "Nats-") || hasPrefixFold(name, "x-")
+	for _, prefix := range [...]string{
+		"Nats-",
+		"x-death", "x-first-death-", "x-last-death-", "x-opt-", "x-delivery-count", "x-acquired-count", "x-delay", "x-stream-",
+	} {
+		if hasPrefixFold(name, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func hasPrefixFold(s, prefix string) bool {
