@@ -1,0 +1,213 @@
+package integration_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
+	"github.com/holdfast-go/holdfast/natscore"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// corePatience is how long a test waits for what should happen at once. Only
+// failures take that long.
+const corePatience = 20 * time.Second
+
+func coreContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), corePatience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// coreConnect connects to a server and closes the transport with the test. It
+// reconnects faster than by default, so that tests are short.
+func coreConnect(t testing.TB, url string, opts ...natscore.Option) *natscore.Transport {
+	t.Helper()
+	opts = append(opts, natscore.WithNATS(nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(time.Millisecond, time.Millisecond)))
+	tr, err := natscore.Connect(coreContext(t), url, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { coreClose(t, tr.Close) })
+	return tr
+}
+
+func coreClose(t testing.TB, fn func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), corePatience)
+	defer cancel()
+	if err := fn(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+func coreOpen(t testing.TB, tr *natscore.Transport, cfg natscore.SubjectConfig, want transport.Want) transport.Receiver {
+	t.Helper()
+	rx, err := tr.Open(coreContext(t), tr.Subject(cfg), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { coreClose(t, rx.Close) })
+	return rx
+}
+
+func corePublish(t testing.TB, tr *natscore.Transport, subject, body string) {
+	t.Helper()
+	if err := tr.Publish(coreContext(t), transport.Address{Name: subject}, &transport.Message{Body: []byte(body)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func coreReceive(t testing.TB, rx transport.Receiver) transport.Delivery {
+	t.Helper()
+	d, err := rx.Receive(coreContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// coreEventually waits until cond holds.
+func coreEventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(corePatience)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("%s: not within %v", what, corePatience)
+		}
+	}
+}
+
+// coreEvents collects the events of a transport.
+type coreEvents struct {
+	mu   sync.Mutex
+	list []transport.Event
+}
+
+func coreWatch(t testing.TB, tr transport.Observable) *coreEvents {
+	e := new(coreEvents)
+	t.Cleanup(tr.Observe(func(ev transport.Event) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.list = append(e.list, ev)
+	}))
+	return e
+}
+
+// sum returns how many events of a kind came and the sum of their counts.
+func (e *coreEvents) sum(kind transport.EventKind) (events, count int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range e.list {
+		if ev.Kind == kind {
+			events++
+			count += ev.Count
+		}
+	}
+	return events, count
+}
+
+func (e *coreEvents) has(kind transport.EventKind) bool {
+	n, _ := e.sum(kind)
+	return n > 0
+}
+
+// coreFinding returns the finding with a code, which must be there.
+func coreFinding(t testing.TB, findings []transport.Finding, code transport.Code) transport.Finding {
+	t.Helper()
+	for _, f := range findings {
+		if f.Code == code {
+			return f
+		}
+	}
+	t.Fatalf("no finding %s in %v", code, findings)
+	return transport.Finding{}
+}
+
+func coreContains(t testing.TB, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%q does not hold %q", text, part)
+		}
+	}
+}
+
+// coreStream makes a stream.
+func coreStream(t testing.TB, nc *nats.Conn, name string, subjects ...string) {
+	t.Helper()
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.AddStream(&nats.StreamConfig{Name: name, Subjects: subjects}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// coreProxy forwards connections to a server until it is told to swallow
+// everything, as a network that went away without a word.
+type coreProxy struct {
+	listener net.Listener
+	hole     atomic.Bool
+}
+
+func coreNewProxy(t testing.TB, s *natstest.Server) *coreProxy {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &coreProxy{listener: l}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp4", strings.TrimPrefix(s.URL(), "nats://"))
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			wg.Go(func() { p.forward(client, server) })
+			wg.Go(func() { p.forward(server, client) })
+			t.Cleanup(func() { _, _ = client.Close(), server.Close() })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+	})
+	return p
+}
+
+func (p *coreProxy) url() string { return "nats://" + p.listener.Addr().String() }
+
+func (p *coreProxy) forward(from, to net.Conn) {
+	_, _ = io.Copy(coreSwallow{p, to}, from)
+}
+
+type coreSwallow struct {
+	p  *coreProxy
+	to net.Conn
+}
+
+func (s coreSwallow) Write(b []byte) (int, error) {
+	if s.p.hole.Load() {
+		return len(b), nil
+	}
+	return s.to.Write(b)
+}
