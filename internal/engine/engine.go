@@ -79,12 +79,13 @@ type Subscription struct {
 	cfg    Config
 	ledger ledger
 
-	stop     context.CancelFunc // ends receiving
-	recvCtx  context.Context
-	finished chan struct{} // closed by Run when it returns
-	started  atomic.Bool
-	stopping atomic.Bool // the grace is over: attempts that end now were cut short
-	grace    atomic.Int64
+	stop      context.CancelFunc // ends receiving
+	recvCtx   context.Context
+	settleCtx context.Context // never ends: settlements bound themselves
+	finished  chan struct{}   // closed by Run when it returns
+	started   atomic.Bool
+	stopping  atomic.Bool // the grace is over: attempts that end now were cut short
+	grace     atomic.Int64
 
 	mu      sync.Mutex // guards what follows
 	state   observe.State
@@ -111,7 +112,7 @@ func New(cfg Config) *Subscription {
 	// subscription, and Stop is what ends it.
 	recvCtx, stop := context.WithCancel(context.Background())
 	return &Subscription{
-		cfg: cfg, stop: stop, recvCtx: recvCtx, finished: make(chan struct{}),
+		cfg: cfg, stop: stop, recvCtx: recvCtx, settleCtx: context.WithoutCancel(recvCtx), finished: make(chan struct{}),
 		state: observe.StateIdle, since: time.Now(),
 		workers: make(map[*worker]struct{}), held: make(map[*Manual]struct{}),
 	}

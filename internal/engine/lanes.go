@@ -206,7 +206,7 @@ func (l *lanes) giveBack(it *laneItem, delay time.Duration) {
 		s.ledger.change(it.delivery.Message().Position, func(n *note) { n.returned++ })
 	}
 	// A failure leaves the message to its lease, which brings it back.
-	_ = it.delivery.Nack(context.WithoutCancel(s.recvCtx), delay)
+	_ = it.delivery.Nack(s.settleCtx, delay)
 	s.mu.Lock()
 	s.past.Returned++
 	s.mu.Unlock()
@@ -290,7 +290,7 @@ func (w *worker) parkHead(l *lanes, ln *lane, c *judgement) {
 		c.verdict = recovery.Verdict{Action: recovery.Handle}
 	}
 	if !l.park(ln, w.parkFor) {
-		_ = c.delivery.Nack(context.WithoutCancel(w.s.recvCtx), w.parkFor)
+		_ = c.delivery.Nack(w.s.settleCtx, w.parkFor)
 	}
 }
 

@@ -135,6 +135,6 @@ func (p *pool) returnHeld() {
 	p.s.mu.Unlock()
 	for m := range held {
 		// A failure leaves the message to its lease, which brings it back.
-		_ = m.Nack(context.WithoutCancel(p.s.recvCtx), 0)
+		_ = m.Nack(p.s.settleCtx, 0)
 	}
 }

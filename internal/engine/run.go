@@ -98,7 +98,7 @@ func (s *Subscription) pauseAfter(failures int, err error) {
 
 // closeReceiver hands back what was buffered. A stop must not cut it short.
 func (s *Subscription) closeReceiver(rx transport.Receiver) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.recvCtx), closeBudget)
+	ctx, cancel := context.WithTimeout(s.settleCtx, closeBudget)
 	defer cancel()
 	if err := rx.Close(ctx); err != nil && !errors.Is(err, transport.ErrClosed) {
 		s.cfg.Logger.Warn("close receiver", "err", err)

@@ -289,11 +289,11 @@ func (s *Subscription) runCompensation(ctx context.Context, c *judgement) (err e
 // short: this is where losses would come from.
 func (s *Subscription) persist(settle func(context.Context) error) error {
 	// The first try is the common one, and is bounded by the transport itself.
-	err := settle(context.WithoutCancel(s.recvCtx))
+	err := settle(s.settleCtx)
 	if err == nil || hopeless(err) {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.recvCtx), settleBudget)
+	ctx, cancel := context.WithTimeout(s.settleCtx, settleBudget)
 	defer cancel()
 	for wait := 50 * time.Millisecond; ; wait = min(wait*2, time.Second) {
 		select {
