@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -48,8 +49,7 @@ func (s store) Bury(ctx context.Context, key transport.DeadKey, m *transport.Mes
 	if l.byID[id] != nil {
 		return lost
 	}
-	c := s.b.stamp(m, m.Subject)
-	restore(c)
+	c := s.b.stamp(m, wire.OriginOf(m).Subject)
 	l.byID[id] = &letter{key, c}
 	l.list = append(l.list, l.byID[id])
 	return lost
@@ -136,8 +136,7 @@ func (s store) Redrive(ctx context.Context, subscription string, m *transport.Me
 	if q.duplicate(dedupKey(m), time.Now()) {
 		return lost
 	}
-	c := s.b.stamp(m, q.name)
-	restore(c)
+	c := s.b.stamp(m, wire.OriginOf(m).Subject)
 	q.store(c, s.b.seq, nil)
 	return lost
 }

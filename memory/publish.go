@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -176,15 +175,4 @@ func headerFault(name string, values []string) string {
 		}
 	}
 	return ""
-}
-
-// restore gives a copy the address and position of its original, which its
-// headers tell.
-func restore(m *transport.Message) {
-	if subject := m.Header.Get(wire.Subject); subject != "" {
-		m.Subject = subject
-	}
-	if position := m.Header.Get(wire.Position); position != "" {
-		m.Position = position
-	}
 }

@@ -61,9 +61,10 @@ type Harness struct {
 	// has only contexts that have ended to fail a settlement with.
 	FailSettles func(t testing.TB) (restore func())
 
-	// Reconnect opens a second transport to the same broker. Nil is for
-	// transports that are their own broker. The suite closes it.
-	Reconnect func(t testing.TB) transport.Transport
+	// Second returns a second harness on the same broker, with a connection of
+	// its own, that names the same places and groups as the first. Nil is for
+	// transports that are their own broker.
+	Second func(t testing.TB) Harness
 
 	// MaxSize is the largest message in bytes that the broker takes, without
 	// headers. Required: at least 64 KiB.
@@ -113,6 +114,9 @@ func (h Harness) faults() []string {
 	}
 	if h.Restart == nil && (caps.Durable || caps.Stores) {
 		out = append(out, "Restart is nil although Capabilities say that messages are stored")
+	}
+	if h.Second == nil && caps.Durable {
+		out = append(out, "Second is nil although Capabilities say that messages outlive the process")
 	}
 	return out
 }

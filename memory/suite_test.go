@@ -1,0 +1,58 @@
+package memory_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-go/holdfast/memory"
+	"github.com/holdfast-go/holdfast/transport"
+	"github.com/holdfast-go/holdfast/transport/transporttest"
+)
+
+// harness returns a broker of its own for one promise.
+func harness(t *testing.T) transporttest.Harness {
+	const lease, maxSize = 400 * time.Millisecond, 1 << 20
+	b := memory.New(memory.WithLease(lease), memory.WithMaxSize(maxSize))
+	t.Cleanup(func() {
+		if err := b.Close(t.Context()); err != nil {
+			t.Errorf("close broker: %v", err)
+		}
+	})
+	return transporttest.Harness{
+		Transport: b,
+		Source: func(_ testing.TB, spec transporttest.Spec) (transport.Source, transport.Address) {
+			subject := "test." + spec.Name
+			return b.Queue(memory.QueueConfig{
+				Name: spec.Name + "." + spec.Group, Subjects: []string{subject}, Lease: spec.Lease,
+			}), transport.Address{Name: subject}
+		},
+		Lease:           lease,
+		RedeliverWithin: 2 * lease,
+		Restart: func(testing.TB) {
+			b.Disconnect(nil)
+			b.Reconnect()
+		},
+		FailSettles: func(testing.TB) func() {
+			b.Disconnect(nil)
+			return b.Reconnect
+		},
+		MaxSize:      maxSize,
+		Deduplicates: true,
+	}
+}
+
+func TestMemoryKeepsThePromises(t *testing.T) {
+	t.Parallel()
+	transporttest.Run(t, harness)
+}
+
+func TestMemoryKeepsThePromisesInVirtualTime(t *testing.T) {
+	t.Parallel()
+	for _, p := range transporttest.Promises() {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { p.Check(t, harness(t)) })
+		})
+	}
+}
