@@ -1,0 +1,14 @@
+module example.com/other
+
+go 1.26.0
+
+toolchain go1.26.8
+
+require (
+	github.com/nats-io/nats.go v1.55.0
+	github.com/stretchr/testify v1.12.1
+)
+
+replace github.com/holdfast-go/holdfast => ../holdfast
+
+tool honnef.co/go/tools/cmd/staticcheck
