@@ -1,0 +1,112 @@
+# What a contributor and .ci/run do with this repository. Needs Go, a C compiler
+# (for the race detector), git, bash, and Node with npm for the tests that let a
+# foreign client publish; .ci/run installs what is missing. Everything else is
+# fetched or built here, at the versions written down in go.mod files.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+GO          ?= go
+MAKEFLAGS   += --no-print-directory
+
+# The modules of go.work, the library first: what is wrong there is wrong
+# everywhere.
+MODULES := $(shell sed -n '/^use (/,/^)/s/^[[:space:]]\{1,\}//p' go.work)
+# The suite and the faults run real servers; they get more time.
+TIMEOUT             ?= 5m
+TIMEOUT_INTEGRATION ?= 10m
+FUZZTIME            ?= 10s
+
+GO_FILES  = $(shell find . -name '*.go' -not -path './.git/*' -not -path '*/node_modules/*')
+NPM_LOCKS = $(shell find . -name package-lock.json -not -path '*/node_modules/*')
+NPM_DONE  = $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(NPM_LOCKS))
+
+.DEFAULT_GOAL := help
+.PHONY: help build test lint format vet staticcheck arch demo bench fuzz-short tidy clean cc
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## build the program as bin/holdfast
+	$(GO) build -o bin/ ./cmd/holdfast
+
+test: cc $(NPM_DONE) ## run every module's tests with the race detector
+	@for m in $(MODULES); do \
+		case $$m in \
+		./bench) run='^$$'; timeout=$(TIMEOUT) ;; \
+		./integration) run=.; timeout=$(TIMEOUT_INTEGRATION) ;; \
+		*) run=.; timeout=$(TIMEOUT) ;; \
+		esac; \
+		if [ -z "$$(find $$m -name '*.go' -print -quit)" ]; then echo "== $$m: nothing yet"; continue; fi; \
+		echo "== $$m: go test -race"; \
+		(cd $$m && $(GO) test -race -timeout $$timeout -run "$$run" ./...); \
+	done
+
+lint: format vet staticcheck arch ## check format, vet, staticcheck and the shape of the house
+
+format: bin/.tools
+	@echo "== gofumpt"
+	@bad=$$(bin/gofumpt -l $(GO_FILES)); \
+	if [ -n "$$bad" ]; then echo "not formatted (bin/gofumpt -w FILE):"; echo "$$bad"; exit 1; fi
+
+vet:
+	@for m in $(MODULES); do \
+		if [ -z "$$(find $$m -name '*.go' -print -quit)" ]; then continue; fi; \
+		echo "== $$m: go vet"; (cd $$m && $(GO) vet ./...); \
+	done
+
+staticcheck: bin/.tools
+	@for m in $(MODULES); do \
+		if [ -z "$$(find $$m -name '*.go' -print -quit)" ]; then continue; fi; \
+		echo "== $$m: staticcheck"; (cd $$m && $(CURDIR)/bin/staticcheck ./...); \
+	done
+
+arch:
+	@echo "== imports, requirements and bans"
+	@$(GO) test -count=1 ./internal/arch
+
+demo: ## run the demo: an embedded server, a flaky handler, a poison message
+	$(GO) run ./cmd/holdfast demo
+
+bench: ## measure against the raw client and the peers, and print the ratios
+	$(GO) run ./bench
+
+fuzz-short: ## run every fuzz test for FUZZTIME (10s)
+	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file decl; do \
+		dir=$$(dirname "$$file"); name=$${decl#func }; \
+		echo "== $$dir: $$name"; \
+		(cd "$$dir" && $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) .); \
+	done
+
+# go mod tidy does not read go.work, so a nested module finds the library by a
+# replace that lasts as long as the command.
+tidy: ## tidy every go.mod
+	@$(GO) mod tidy
+	@for m in $(filter-out .,$(MODULES)); do \
+		echo "== $$m: go mod tidy"; \
+		(cd $$m; \
+		trap '$(GO) mod edit -dropreplace github.com/holdfast-go/holdfast' EXIT; \
+		$(GO) mod edit -replace github.com/holdfast-go/holdfast=$(CURDIR); \
+		$(GO) mod tidy); \
+	done
+	@cd tools && GOWORK=off $(GO) mod tidy
+
+clean: ## remove what was built here
+	rm -rf bin dist
+
+# The tools are built once, and again when their versions change.
+bin/.tools: tools/go.mod tools/go.sum
+	@echo "== building gofumpt and staticcheck"
+	@mkdir -p bin
+	@cd tools && GOWORK=off $(GO) build -o ../bin/ tool
+	@touch $@
+
+cc:
+	@cc=$$($(GO) env CC); command -v $${cc%% *} >/dev/null || { \
+		echo "the race detector needs a C compiler, and $$cc is missing: apt-get install gcc libc6-dev, or run .ci/run" >&2; exit 1; }
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	@command -v npm >/dev/null || { \
+		echo "the tests with a foreign client need Node and npm: apt-get install nodejs npm, or run .ci/run" >&2; exit 1; }
+	@echo "== $*: npm ci"
+	@cd $* && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
