@@ -1,0 +1,209 @@
+package integration_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
+	"github.com/holdfast-go/holdfast/jetstream"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// patience is the deadline of whatever should happen soon. It is generous
+// because other tests share the machine; no test passes by it running out.
+const patience = 30 * time.Second
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually polls until ok returns true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in %s: %s", patience, what)
+		}
+		<-tick.C
+	}
+}
+
+// jsWorld is one server and a transport on it.
+type jsWorld struct {
+	*testing.T
+	ctx    context.Context
+	server *natstest.Server
+	js     *jetstream.Transport
+	events *eventLog
+}
+
+func newJSWorld(t *testing.T, opts ...natstest.Option) *jsWorld {
+	t.Helper()
+	s := natstest.Start(t, opts...)
+	w := &jsWorld{T: t, ctx: testContext(t), server: s}
+	w.js, w.events = w.connect(s.URL())
+	return w
+}
+
+func (w *jsWorld) connect(url string, opts ...jetstream.Option) (*jetstream.Transport, *eventLog) {
+	w.Helper()
+	opts = append([]jetstream.Option{jetstream.WithNATSOptions(nats.ReconnectWait(20 * time.Millisecond))}, opts...)
+	js, err := jetstream.Connect(w.ctx, url, opts...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	log := &eventLog{}
+	js.Observe(log.add)
+	w.Cleanup(func() {
+		if err := js.Close(context.Background()); err != nil {
+			w.Logf("close: %v", err)
+		}
+	})
+	return js, log
+}
+
+// source is a durable on ORDERS with a short lease.
+func (w *jsWorld) source(change ...func(*jetstream.ConsumerConfig)) transport.Source {
+	cfg := jetstream.ConsumerConfig{
+		Stream: "ORDERS", Subjects: []string{"orders.>"}, Durable: "billing",
+		Start: jetstream.StartAll(), AckWait: 2 * time.Second,
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	return w.js.Consumer(cfg)
+}
+
+func want(prefetch int) transport.Want {
+	return transport.Want{Subscription: "billing", Concurrency: 1, Prefetch: prefetch, Redelivery: true, Delay: true, MaxDelay: time.Minute}
+}
+
+func (w *jsWorld) provision(src transport.Source, wnt transport.Want) transport.Report {
+	w.Helper()
+	report, err := w.js.Provision(w.ctx, src, wnt)
+	if err != nil {
+		w.Fatalf("provision: %v", err)
+	}
+	return report
+}
+
+func (w *jsWorld) open(src transport.Source, wnt transport.Want) transport.Receiver {
+	w.Helper()
+	rx, err := w.js.Open(w.ctx, src, wnt)
+	if err != nil {
+		w.Fatalf("open: %v", err)
+	}
+	w.Cleanup(func() { _ = rx.Close(context.Background()) })
+	return rx
+}
+
+// started provisions and opens.
+func (w *jsWorld) started(src transport.Source, wnt transport.Want) transport.Receiver {
+	w.Helper()
+	w.provision(src, wnt)
+	return w.open(src, wnt)
+}
+
+// publish stores n messages with IDs m1, m2, ...
+func (w *jsWorld) publish(subject string, n int) {
+	w.Helper()
+	for i := range n {
+		m := &transport.Message{ID: fmt.Sprintf("m%d", i+1), Body: fmt.Appendf(nil, "body %d", i+1)}
+		if err := w.js.Publish(w.ctx, transport.Address{Name: subject}, m); err != nil {
+			w.Fatalf("publish: %v", err)
+		}
+	}
+}
+
+func (w *jsWorld) receive(rx transport.Receiver) transport.Delivery {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, patience)
+	defer cancel()
+	d, err := rx.Receive(ctx)
+	if err != nil {
+		w.Fatalf("receive: %v", err)
+	}
+	return d
+}
+
+func (w *jsWorld) ack(d transport.Delivery) {
+	w.Helper()
+	if err := d.Ack(w.ctx); err != nil {
+		w.Fatalf("ack: %v", err)
+	}
+}
+
+// nothing asserts that no delivery comes for a while.
+func (w *jsWorld) nothing(rx transport.Receiver, during time.Duration) {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, during)
+	defer cancel()
+	if d, err := rx.Receive(ctx); err == nil {
+		w.Fatalf("received %s, delivery %d, and should not", d.Message().ID, d.Deliveries())
+	}
+}
+
+func (w *jsWorld) consumer(stream, name string) *natsjs.ConsumerInfo {
+	w.Helper()
+	c, err := w.js.JetStream().Consumer(w.ctx, stream, name)
+	if err != nil {
+		w.Fatalf("consumer %s/%s: %v", stream, name, err)
+	}
+	return c.CachedInfo()
+}
+
+// eventLog keeps the events of a transport.
+type eventLog struct {
+	mu     sync.Mutex
+	events []transport.Event
+}
+
+func (l *eventLog) add(e transport.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events = append(l.events, e)
+}
+
+func (l *eventLog) count(kind transport.EventKind) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, e := range l.events {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// findings returns those with this code.
+func findings(all []transport.Finding, code transport.Code) []transport.Finding {
+	var out []transport.Finding
+	for _, f := range all {
+		if f.Code == code {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func describe(all []transport.Finding) string {
+	var b strings.Builder
+	for _, f := range all {
+		fmt.Fprintf(&b, "\n  %s %v", f, f.Diff)
+	}
+	return b.String()
+}

@@ -1,0 +1,99 @@
+package jetstream
+
+import (
+	"strconv"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+)
+
+// asker waits for one answer in an inbox. answer is called once at most, from
+// the goroutine of the inbox, and must not block.
+type asker interface {
+	// askedAt is the subject the question was published to.
+	askedAt() string
+	// answer hands over the reply, or the reason why there will be none.
+	answer(m *nats.Msg, err error)
+}
+
+// inbox takes the answers to all questions of one connection with a single
+// subscription. A question is told by its token, the last part of the reply
+// subject. It is safe for concurrent use.
+type inbox struct {
+	prefix string
+	sub    *nats.Subscription
+
+	mu      sync.Mutex // guards what follows; nothing else is locked under it
+	last    uint64
+	waiting map[uint64]asker
+}
+
+func newInbox(nc *nats.Conn) (*inbox, error) {
+	b := &inbox{prefix: nc.NewInbox() + ".", waiting: map[uint64]asker{}}
+	sub, err := nc.Subscribe(b.prefix+"*", b.receive)
+	if err != nil {
+		return nil, err
+	}
+	// Answers are small and as many as the questions asked; none may be dropped.
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, err
+	}
+	b.sub = sub
+	return b, nil
+}
+
+// expect registers a and returns its token.
+func (b *inbox) expect(a asker) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last++
+	b.waiting[b.last] = a
+	return b.last
+}
+
+// reply returns the subject for the answer to token.
+func (b *inbox) reply(token uint64) string {
+	buf := make([]byte, 0, 64)
+	buf = append(buf, b.prefix...)
+	return string(strconv.AppendUint(buf, token, 36))
+}
+
+// forget removes the question and reports whether it was still open. When it
+// was not, its answer was or is being handed over.
+func (b *inbox) forget(token uint64) bool {
+	return b.take(token) != nil
+}
+
+func (b *inbox) take(token uint64) asker {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.waiting[token]
+	delete(b.waiting, token)
+	return a
+}
+
+func (b *inbox) receive(m *nats.Msg) {
+	token, err := strconv.ParseUint(m.Subject[len(b.prefix):], 36, 64)
+	if err != nil {
+		return
+	}
+	if a := b.take(token); a != nil {
+		a.answer(m, nil)
+	}
+}
+
+// fail answers every open question that match selects with err.
+func (b *inbox) fail(err error, match func(subject string) bool) {
+	b.mu.Lock()
+	var failed []asker
+	for token, a := range b.waiting {
+		if match(a.askedAt()) {
+			failed = append(failed, a)
+			delete(b.waiting, token)
+		}
+	}
+	b.mu.Unlock()
+	for _, a := range failed {
+		a.answer(nil, err)
+	}
+}

@@ -1,0 +1,93 @@
+package jetstream
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+)
+
+// Option changes how a transport connects and where it keeps its own streams.
+type Option func(*settings)
+
+// settings is what the options write; defaultSettings says the defaults.
+type settings struct {
+	name       string
+	wait       bool
+	nats       []nats.Option
+	domain     string
+	apiPrefix  string
+	namespace  string
+	dead       DeadLetterConfig
+	pubTimeout time.Duration
+}
+
+// DeadLetterConfig says how the dead-letter stream and the redrive stream are
+// made and checked. The zero value is right for one server.
+type DeadLetterConfig struct {
+	// Mode says what may be done with the two streams. Default: ModeEnsure.
+	Mode Mode
+	// Replicas of both streams. Default: 1.
+	Replicas int
+	// MaxBytes bounds the dead-letter stream; a full one refuses new dead
+	// letters, and the messages stay where they are. Default: no bound.
+	MaxBytes int64
+	// Storage of both streams. Default: file.
+	Storage natsjs.StorageType
+	// Duplicates is how long a dead letter that was removed is remembered, so
+	// that a late second burial of it changes nothing. Default: 24 hours.
+	Duplicates time.Duration
+}
+
+func defaultSettings() settings {
+	return settings{
+		name:       "holdfast",
+		namespace:  "holdfast",
+		pubTimeout: 5 * time.Second,
+		dead:       DeadLetterConfig{Mode: ModeEnsure, Replicas: 1, Duplicates: 24 * time.Hour},
+	}
+}
+
+// Name sets the name the connection has on the server. Default: "holdfast".
+func Name(name string) Option { return func(s *settings) { s.name = name } }
+
+// WaitForBroker makes Connect wait for a broker that does not answer, until its
+// context ends. Without it a broker that is down is an error at once.
+func WaitForBroker() Option { return func(s *settings) { s.wait = true } }
+
+// WithNATSOptions adds options of the client library: TLS, credentials, a
+// custom dialer. They are applied last, so they win; replacing the error,
+// disconnect, reconnect or closed handlers is safe, they are called as well as
+// holdfast's own.
+func WithNATSOptions(opts ...nats.Option) Option {
+	return func(s *settings) { s.nats = append(s.nats, opts...) }
+}
+
+// Domain selects a JetStream domain, such as that of a leaf node.
+func Domain(domain string) Option { return func(s *settings) { s.domain = domain } }
+
+// APIPrefix replaces "$JS.API" where an account imports JetStream under another
+// name. It is not used together with Domain.
+func APIPrefix(prefix string) Option { return func(s *settings) { s.apiPrefix = prefix } }
+
+// Namespace starts the names of holdfast's own streams and subjects. Default:
+// "holdfast", which gives the streams HOLDFAST_DEAD and HOLDFAST_REDRIVE.
+// Letters, digits, '-' and '_' only.
+func Namespace(ns string) Option { return func(s *settings) { s.namespace = ns } }
+
+// DeadLetters says how the dead-letter and redrive streams are made. Zero
+// fields keep their defaults.
+func DeadLetters(cfg DeadLetterConfig) Option {
+	return func(s *settings) {
+		if cfg.Replicas == 0 {
+			cfg.Replicas = s.dead.Replicas
+		}
+		if cfg.Duplicates == 0 {
+			cfg.Duplicates = s.dead.Duplicates
+		}
+		s.dead = cfg
+	}
+}
+
+// PublishTimeout bounds one publish, confirmation included. Default: 5 s.
+func PublishTimeout(d time.Duration) Option { return func(s *settings) { s.pubTimeout = d } }

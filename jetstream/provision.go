@@ -1,0 +1,240 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// Provision implements transport.Transport: it makes the stream, the durable
+// consumer and, for want.DeadLetter, the dead-letter store, as far as the
+// source's mode allows. Drift is returned as findings. It never removes a
+// subject from a stream.
+func (t *Transport) Provision(ctx context.Context, src transport.Source, want transport.Want) (transport.Report, error) {
+	p := provisioner{t: t, want: want}
+	s, err := t.sourceOf("provision", src)
+	if err != nil {
+		return p.report, err
+	}
+	if faults := s.faults(); len(faults) > 0 {
+		return p.report, transport.Invalid("provision", s.address(), "%s", faults[0])
+	}
+	if err := p.stream(ctx, s.streamConfig(), s.cfg.Mode, s.cfg.Subjects, s.cfg.StreamConfig != nil); err != nil {
+		return p.report, err
+	}
+	if s.cfg.Durable != "" {
+		if err := p.consumer(ctx, s.cfg.Stream, s.consumerConfig(s.cfg.Durable), s.cfg.Mode, s.cfg.Start.IsZero()); err != nil {
+			return p.report, err
+		}
+	} else if s.cfg.Start.IsZero() {
+		return p.report, errNoStart("provision", s.address())
+	}
+	if want.DeadLetter {
+		err = p.deadLetters(ctx)
+	}
+	return p.report, err
+}
+
+// provisioner makes what one subscription needs and notes what it did.
+type provisioner struct {
+	t      *Transport
+	want   transport.Want
+	report transport.Report
+}
+
+// stream makes or updates a stream. full tells that want is a configuration to
+// compare in whole, and not one derived from subjects.
+func (p *provisioner) stream(ctx context.Context, want natsjs.StreamConfig, mode Mode, filters []string, full bool) error {
+	info, err := p.t.streamInfo(ctx, want.Name)
+	switch {
+	case streamMissing(err) && mode == ModeVerify:
+		return missing("provision", "stream "+want.Name, "the source is in verify mode: make the stream, or use ModeEnsure")
+	case streamMissing(err):
+		return p.makeStream(ctx, want)
+	case err != nil:
+		return seamError("provision", want.Name, err, false)
+	}
+	have := info.Config
+	next := wantedStream(have, want, filters, full)
+	diff := diffStream(next, have)
+	if len(diff) == 0 {
+		return nil
+	}
+	if mode != ModeUpdate {
+		p.note(transport.Finding{
+			Code: transport.CodeStreamDrift, Level: transport.LevelWarning, Diff: diff,
+			Fact: "the stream " + want.Name + " differs from what the program asks for",
+			Fix:  "change the program or the stream, or use ModeUpdate",
+		})
+		return nil
+	}
+	got, err := p.t.updateStream(ctx, next)
+	if err != nil {
+		return seamError("provision", want.Name, err, false)
+	}
+	p.report.Updated = append(p.report.Updated, "stream "+want.Name)
+	return p.compareStream(next, got.Config)
+}
+
+func (p *provisioner) makeStream(ctx context.Context, want natsjs.StreamConfig) error {
+	if len(want.Subjects) == 0 && want.Mirror == nil && len(want.Sources) == 0 {
+		return transport.Invalid("provision", "stream "+want.Name, "it is missing and no subjects are given to make it with")
+	}
+	got, err := p.t.createStream(ctx, want)
+	if isCode(err, natsjs.JSErrCodeStreamNameInUse) {
+		// Somebody else made it in this moment, with settings of their own.
+		return nil
+	}
+	if err != nil {
+		return seamError("provision", "stream "+want.Name, err, false)
+	}
+	p.report.Created = append(p.report.Created, "stream "+want.Name)
+	return p.compareStream(want, got.Config)
+}
+
+// compareStream fails when the server dropped what it was asked for: an old one
+// does so in silence.
+func (p *provisioner) compareStream(want, got natsjs.StreamConfig) error {
+	return p.dropped("stream "+want.Name, diffStream(want, got))
+}
+
+func (p *provisioner) dropped(what string, diff []string) error {
+	if len(diff) == 0 {
+		return nil
+	}
+	p.note(transport.Finding{
+		Code: transport.CodeFieldsDropped, Level: transport.LevelError, Diff: diff,
+		Fact: "server " + p.t.nc.ConnectedServerVersion() + " did not take all settings of " + what,
+		Fix:  "upgrade the server, or do not ask for these settings",
+	})
+	return &transport.Error{
+		Op: "provision", Address: what, Kind: transport.Permanent,
+		Err:  errors.Join(transport.ErrUnsupported, errors.New("the server dropped settings: "+diff[0])),
+		Hint: "upgrade the server, or do not ask for these settings",
+	}
+}
+
+// consumer makes or updates a durable consumer.
+func (p *provisioner) consumer(ctx context.Context, stream string, want natsjs.ConsumerConfig, mode Mode, noStart bool) error {
+	address := stream + "/" + want.Name
+	info, err := p.t.consumerInfo(ctx, stream, want.Name)
+	switch {
+	case consumerMissing(err) && mode == ModeVerify:
+		return missing("provision", "consumer "+address, "the source is in verify mode: make the consumer, or use ModeEnsure")
+	case consumerMissing(err) && noStart:
+		return errNoStart("provision", address)
+	case consumerMissing(err):
+		return p.makeConsumer(ctx, stream, want)
+	case err != nil:
+		return seamError("provision", address, err, false)
+	}
+	diff := diffConsumer(want, info.Config)
+	if len(diff) == 0 {
+		return nil
+	}
+	if mode != ModeUpdate {
+		p.note(transport.Finding{
+			Code: transport.CodeConsumerDrift, Level: transport.LevelWarning, Diff: diff,
+			Fact: "the consumer " + address + " differs from what the program asks for",
+			Fix:  "change the program or the consumer, or use ModeUpdate",
+		})
+		return nil
+	}
+	next := updatedConsumer(want, info.Config)
+	got, err := p.t.putConsumer(ctx, stream, actionUpdate, next)
+	if err != nil {
+		return seamError("provision", address, err, false)
+	}
+	p.report.Updated = append(p.report.Updated, "consumer "+address)
+	return p.dropped("consumer "+address, diffConsumer(want, got.Config))
+}
+
+func (p *provisioner) makeConsumer(ctx context.Context, stream string, want natsjs.ConsumerConfig) error {
+	address := stream + "/" + want.Name
+	got, err := p.t.putConsumer(ctx, stream, actionCreate, want)
+	if isCode(err, natsjs.JSErrCodeConsumerExists, natsjs.JSErrCodeConsumerAlreadyExists, natsjs.JSErrCodeConsumerNameExists) {
+		return nil
+	}
+	if err != nil {
+		return seamError("provision", address, err, false)
+	}
+	p.report.Created = append(p.report.Created, "consumer "+address)
+	diff := diffConsumer(want, got.Config)
+	if err := p.dropped("consumer "+address, diff); err != nil {
+		// Without its filters it would take what is not meant for it.
+		_ = p.t.deleteConsumer(ctx, stream, want.Name)
+		return err
+	}
+	return nil
+}
+
+func (p *provisioner) note(f transport.Finding) {
+	f.Subscription = p.want.Subscription
+	p.report.Findings = append(p.report.Findings, f)
+}
+
+// deadLetters makes the dead-letter stream, the redrive stream and this
+// subscription's consumer on it.
+func (p *provisioner) deadLetters(ctx context.Context) error {
+	if !validToken(p.want.Subscription) {
+		return transport.Invalid("provision dead letters", p.want.Subscription, "the name of a subscription with dead letters is made of letters, digits, '-' and '_'")
+	}
+	mode := p.t.set.dead.Mode
+	for _, cfg := range []natsjs.StreamConfig{p.t.deadConfig(), p.t.redriveConfig()} {
+		if err := p.stream(ctx, cfg, mode, cfg.Subjects, true); err != nil {
+			return err
+		}
+	}
+	return p.consumer(ctx, p.t.redriveStream(), p.t.redriveConsumer(p.want), mode, false)
+}
+
+func missing(op, what, hint string) error {
+	return &transport.Error{Op: op, Address: what, Kind: transport.Permanent, Err: transport.ErrNotFound, Hint: hint}
+}
+
+// wantedStream is the stream as it should be, given what it is: every subject
+// it has stays. Where the source gives no whole configuration, only subjects
+// that are missing for its filters are added.
+func wantedStream(have, want natsjs.StreamConfig, filters []string, full bool) natsjs.StreamConfig {
+	next := have
+	if full {
+		next = want
+		next.Subjects = slices.Clone(have.Subjects)
+		for _, s := range want.Subjects {
+			if !coveredBy(s, next.Subjects) {
+				next.Subjects = append(next.Subjects, s)
+			}
+		}
+		return next
+	}
+	next.Subjects = slices.Clone(have.Subjects)
+	if have.Mirror != nil || len(have.Sources) > 0 {
+		return next
+	}
+	for _, f := range filters {
+		if firstOverlap([]string{f}, next.Subjects) == "" {
+			next.Subjects = append(next.Subjects, f)
+		}
+	}
+	return next
+}
+
+// updatedConsumer is the consumer to ask for in an update: where it starts
+// cannot change, and it stays as paused as it is.
+func updatedConsumer(want, have natsjs.ConsumerConfig) natsjs.ConsumerConfig {
+	next := want
+	next.DeliverPolicy, next.OptStartSeq, next.OptStartTime = have.DeliverPolicy, have.OptStartSeq, have.OptStartTime
+	next.PauseUntil = have.PauseUntil
+	next.Description, next.Metadata, next.SampleFrequency = have.Description, have.Metadata, have.SampleFrequency
+	if next.Replicas == 0 {
+		next.Replicas = have.Replicas
+	}
+	if next.MaxWaiting == 0 {
+		next.MaxWaiting = have.MaxWaiting
+	}
+	return next
+}

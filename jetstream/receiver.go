@@ -1,0 +1,258 @@
+package jetstream
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// receiver implements transport.Receiver and transport.Leased.
+//
+// Messages go from the connection's read loop into ch, and from there to a
+// worker in Receive: one hop. Every tick the keeper moves what waits in ch into
+// held and extends its leases; Receive prefers held, so the order stays.
+type receiver struct {
+	t       *Transport
+	src     *source
+	want    transport.Want
+	address string
+	lanes   []*lane // the source first, then what is redriven
+	lease   time.Duration
+	tick    time.Duration
+	ch      chan *nats.Msg
+	held    held
+	clock   atomic.Int64 // nanoseconds since epoch, set every tick
+	epoch   time.Time
+	dirty   chan struct{} // capacity 1: an ack waits for its confirmation
+
+	halted     chan struct{} // closed once nothing more is received
+	halting    sync.Once
+	reason     error         // why, written before halted is closed
+	settled    chan struct{} // closed once all acks are confirmed or given up
+	ctx        context.Context
+	cancel     context.CancelFunc // ends ctx, which background calls use
+	wg         sync.WaitGroup     // supervisors and keeper
+	confirming sync.WaitGroup     // the confirming goroutine
+	closing    sync.Once
+	closed     chan struct{}
+	result     error // of Close, written before closed is closed
+}
+
+var (
+	_ transport.Receiver = (*receiver)(nil)
+	_ transport.Leased   = (*receiver)(nil)
+)
+
+// Lease implements transport.Leased.
+func (r *receiver) Lease() time.Duration { return r.lease }
+
+// Receive implements transport.Receiver.
+func (r *receiver) Receive(ctx context.Context) (transport.Delivery, error) {
+	for {
+		if r.isHalted() {
+			return nil, r.reason
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if r.held.busy.Load() != 0 {
+			if d := r.held.pop(); d != nil {
+				return r.handOut(d), nil
+			}
+		}
+		m, err := r.wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if m == nil {
+			continue
+		}
+		d := r.arrive(m)
+		if d == nil {
+			continue
+		}
+		if d.marker {
+			r.skip(d)
+			continue
+		}
+		if r.held.busy.Load() != 0 {
+			d = r.held.swap(d)
+		}
+		return r.handOut(d), nil
+	}
+}
+
+// wait returns the next message of the channel, or nil when held has some.
+func (r *receiver) wait(ctx context.Context) (*nats.Msg, error) {
+	select {
+	case m := <-r.ch:
+		return m, nil
+	default:
+	}
+	select {
+	case m := <-r.ch:
+		return m, nil
+	case <-r.held.wake:
+		return nil, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-r.halted:
+		return nil, r.reason
+	}
+}
+
+// handOut gives d to a worker.
+func (r *receiver) handOut(d *delivery) *delivery {
+	if r.held.busy.Load() > 0 {
+		r.held.signal()
+	}
+	return d
+}
+
+// arrive turns what came into a delivery, or handles it and returns nil when it
+// is a status of the server.
+func (r *receiver) arrive(m *nats.Msg) *delivery {
+	l := r.laneOf(m)
+	if !strings.HasPrefix(m.Reply, ackPrefix) {
+		l.status(m)
+		l.topUp()
+		return nil
+	}
+	l.arrived(m.Sub)
+	d := newDelivery(l, m)
+	d.leased.Store(r.clock.Load())
+	if until := l.replayed.Load(); d.seq <= until && l.acked.has(d.seq) {
+		// It was acked before the consumer was lost and made again.
+		d.marker = true
+	}
+	return d
+}
+
+// laneOf tells which lane m came by.
+func (r *receiver) laneOf(m *nats.Msg) *lane {
+	for _, l := range r.lanes {
+		if s := l.cur.Load(); s != nil && s.sub == m.Sub {
+			return l
+		}
+	}
+	for _, l := range r.lanes[1:] {
+		if l.owns(m.Sub) {
+			return l
+		}
+	}
+	return r.lanes[0]
+}
+
+// skip acks what no handler should see.
+func (r *receiver) skip(d *delivery) {
+	// A failure brings it back, to be skipped again.
+	_ = d.AckLater()
+}
+
+func (r *receiver) isHalted() bool {
+	select {
+	case <-r.halted:
+		return true
+	default:
+		return false
+	}
+}
+
+// halt ends receiving. The first reason is what Receive returns from then on.
+func (r *receiver) halt(reason error) {
+	r.halting.Do(func() {
+		r.reason = reason
+		close(r.halted)
+		r.cancel()
+	})
+}
+
+// denied fails the receiver when the account may not do what it lives by.
+func (r *receiver) denied(subject string, cause error) {
+	for _, l := range r.lanes {
+		mine := subject == l.next || strings.HasPrefix(subject, ackPrefix+l.stream+"."+l.consumer+".")
+		if s := l.cur.Load(); s != nil && subject == s.inbox+"*" {
+			mine = true
+		}
+		if mine {
+			r.halt(&transport.Error{
+				Op: "receive", Address: l.address(), Kind: transport.Permanent, Err: cause,
+				Hint: "grant the account this permission",
+			})
+		}
+	}
+}
+
+func (r *receiver) wakeSupervisor(cause uint32) {
+	for _, l := range r.lanes {
+		l.wake(cause)
+	}
+}
+
+// keep is a goroutine of the receiver: every tick it extends the leases of what
+// is buffered. It ends when the receiver is halted.
+func (r *receiver) keep() {
+	ticker := time.NewTicker(r.tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.halted:
+			return
+		case <-ticker.C:
+		}
+		r.clock.Store(int64(time.Since(r.epoch)))
+		r.gather()
+		now := r.clock.Load()
+		r.held.each(func(d *delivery) {
+			// When it cannot be sent the connection is down, and nobody else gets
+			// the message before the lease ends.
+			if r.t.nc.Publish(d.raw.Reply, progressBody) == nil {
+				d.leased.Store(now)
+			}
+		})
+		r.held.signal()
+	}
+}
+
+// gather moves what waits in the channel into held.
+func (r *receiver) gather() {
+	var skipped []*delivery
+	r.held.fill(func(add func(*delivery)) {
+		for range len(r.ch) {
+			select {
+			case m := <-r.ch:
+				d := r.arriveHeld(m)
+				switch {
+				case d == nil:
+				case d.marker:
+					skipped = append(skipped, d)
+				default:
+					add(d)
+				}
+			default:
+				return
+			}
+		}
+	})
+	for _, d := range skipped {
+		r.skip(d)
+	}
+	for _, l := range r.lanes {
+		l.topUp()
+	}
+}
+
+// arriveHeld is arrive without pulling, which must not happen under a lock.
+func (r *receiver) arriveHeld(m *nats.Msg) *delivery {
+	if !strings.HasPrefix(m.Reply, ackPrefix) {
+		r.laneOf(m).status(m)
+		return nil
+	}
+	return r.arrive(m)
+}

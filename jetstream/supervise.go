@@ -1,0 +1,284 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// Why a supervisor is woken; bits of lane.cause.
+const (
+	troubleReconnected uint32 = 1 << iota
+	troubleConnectionClosed
+	troubleStatus // the server answered a pull with something but messages
+	troublePull   // a pull could not be sent
+	troubleSilent // neither messages nor heartbeats came
+)
+
+const (
+	// floorEvery is how often, in heartbeats, the ack floor is read.
+	floorEvery = 3
+	// maxRanges of acked sequences make the floor be read early.
+	maxRanges = 4096
+	reviveMin = 100 * time.Millisecond
+	reviveMax = 5 * time.Second
+)
+
+// wake makes the supervisor look at the lane.
+func (l *lane) wake(cause uint32) {
+	l.cause.Or(cause)
+	select {
+	case l.trouble <- struct{}{}:
+	default:
+	}
+}
+
+// vitals are compared between two heartbeats: when none of them moved although
+// messages are asked for, the consumer is silent.
+type vitals struct {
+	session     *session
+	outstanding int64
+	pulls       uint64
+	heard       uint64
+}
+
+func (l *lane) vitals() vitals {
+	s := l.cur.Load()
+	v := vitals{session: s, pulls: l.pulls.Load(), heard: l.heard.Load()}
+	if s != nil {
+		v.outstanding = s.outstanding.Load()
+	}
+	return v
+}
+
+// supervise is a goroutine of the receiver: it notices a consumer that went
+// silent or away, and brings the lane back. It ends when the receiver is halted.
+func (l *lane) supervise() {
+	l.rememberStream()
+	ticker := time.NewTicker(pullHeartbeat)
+	defer ticker.Stop()
+	before, quiet, beats := l.vitals(), 0, 0
+	backoff := reviveMin
+	for {
+		select {
+		case <-l.r.halted:
+			return
+		case <-l.trouble:
+			cause := l.cause.Swap(0)
+			backoff = l.revive(cause, backoff)
+			before, quiet = l.vitals(), 0
+			continue
+		case <-ticker.C:
+		}
+		now := l.vitals()
+		if now == before && now.outstanding > 0 {
+			quiet++
+		} else {
+			quiet, backoff = 0, reviveMin
+		}
+		before = now
+		if quiet >= 2 {
+			l.wake(troubleSilent)
+			continue
+		}
+		if beats++; beats%floorEvery == 0 || l.acked.size() > maxRanges {
+			l.readFloor()
+		}
+	}
+}
+
+// rememberStream notes which stream this is, to know it from one that is made
+// anew under its name.
+func (l *lane) rememberStream() {
+	info, err := l.r.t.streamInfo(l.r.ctx, l.stream)
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.created.IsZero() {
+		l.created = info.Created
+	}
+}
+
+// readFloor asks how far everything is acked, so that a consumer that is lost
+// later can be made again from there.
+func (l *lane) readFloor() {
+	if !l.r.t.nc.IsConnected() {
+		return
+	}
+	info, err := l.r.t.consumerInfo(l.r.ctx, l.stream, l.consumer)
+	switch {
+	case err == nil && l.sameConsumer(info):
+		l.learn(info)
+		l.topUp()
+	case err == nil, consumerMissing(err), streamMissing(err):
+		l.wake(troubleStatus)
+	}
+}
+
+func (l *lane) sameConsumer(info *natsjs.ConsumerInfo) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return info.Created.Equal(l.made)
+}
+
+// revive brings the lane back: it looks the consumer up until there is an
+// answer, makes an owned one again when it is gone, and begins a new session.
+// It returns how long to pause before the next revival, so that a fault that
+// returns at once does not become a hot loop.
+func (l *lane) revive(cause uint32, pause time.Duration) time.Duration {
+	if cause&troubleConnectionClosed != 0 {
+		l.r.halt(seamError("receive", l.address(), l.r.t.notConnected(), false))
+		return pause
+	}
+	if cause == troubleReconnected {
+		pause = 0
+	}
+	told := false
+	for {
+		if !l.pause(pause) {
+			return pause
+		}
+		pause = min(max(2*pause, reviveMin), reviveMax)
+		err := l.restore()
+		if err == nil {
+			break
+		}
+		if transport.KindOf(err) == transport.Permanent && !l.r.isHalted() {
+			l.r.emit(transport.Event{Kind: transport.Stalled, Err: err, Detail: "consumer " + l.address()})
+			l.r.halt(err)
+			return pause
+		}
+		if !told && l.r.t.nc.IsConnected() {
+			told = true
+			l.r.emit(transport.Event{Kind: transport.Stalled, Err: err, Detail: "consumer " + l.address()})
+		}
+	}
+	if told {
+		l.r.emit(transport.Event{Kind: transport.Flowing, Detail: "consumer " + l.address()})
+	}
+	return pause
+}
+
+// pause waits; it ends early after a reconnect and returns false when the
+// receiver is halted.
+func (l *lane) pause(d time.Duration) bool {
+	if d == 0 {
+		return !l.r.isHalted()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-l.r.halted:
+			return false
+		case <-timer.C:
+			return true
+		case <-l.trouble:
+			if l.cause.Swap(0)&troubleReconnected != 0 {
+				return true
+			}
+		}
+	}
+}
+
+// restore makes sure that the consumer is there and begins a new session.
+func (l *lane) restore() error {
+	info, err := l.r.t.consumerInfo(l.r.ctx, l.stream, l.consumer)
+	if streamMissing(err) || consumerMissing(err) {
+		info, err = l.recreate(l.r.ctx)
+	}
+	if err != nil {
+		return seamError("receive", l.address(), err, false)
+	}
+	if !l.sameConsumer(info) {
+		// Somebody made it again, we or another member. What was acked here since
+		// the floor it started from comes again and is skipped.
+		l.replayed.Store(l.acked.last())
+		l.mu.Lock()
+		l.made = info.Created
+		l.mu.Unlock()
+	}
+	return seamError("receive", l.address(), l.begin(), false)
+}
+
+// recreate makes the consumer again after everything that is known to be acked.
+// A stream that came back empty or anew is read from its start: nothing of it
+// was seen.
+func (l *lane) recreate(ctx context.Context) (*natsjs.ConsumerInfo, error) {
+	if l.r.mode(l) == ModeVerify {
+		return nil, &transport.Error{
+			Op: "receive", Address: l.address(), Kind: transport.Permanent, Err: fmt.Errorf("the consumer is gone: %w", transport.ErrNotFound),
+			Hint: "the source is in verify mode: make the consumer again, or use ModeEnsure",
+		}
+	}
+	stream, err := l.ensureStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	floor := l.floor
+	anew := !l.created.IsZero() && !stream.Created.Equal(l.created) || stream.State.LastSeq < floor
+	l.created = stream.Created
+	l.mu.Unlock()
+	if anew {
+		floor = 0
+		l.acked.clear()
+	}
+	cfg := l.config()
+	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = natsjs.DeliverByStartSequencePolicy, floor+1, nil
+	info, err := l.r.t.putConsumer(ctx, l.stream, actionCreate, cfg)
+	if isCode(err, natsjs.JSErrCodeConsumerExists, natsjs.JSErrCodeConsumerAlreadyExists, natsjs.JSErrCodeConsumerNameExists) {
+		return l.r.t.consumerInfo(ctx, l.stream, l.consumer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.floor = floor
+	l.mu.Unlock()
+	l.r.emit(transport.Event{
+		Kind:   transport.Recreated,
+		Detail: fmt.Sprintf("consumer %s was gone and was made again from sequence %d", l.address(), floor+1),
+	})
+	return info, nil
+}
+
+// ensureStream returns the lane's stream, making it when it is missing.
+func (l *lane) ensureStream(ctx context.Context) (*natsjs.StreamInfo, error) {
+	info, err := l.r.t.streamInfo(ctx, l.stream)
+	if !streamMissing(err) {
+		return info, err
+	}
+	cfg := l.r.src.streamConfig()
+	if l.redrive {
+		cfg = l.r.t.redriveConfig()
+	}
+	return l.r.t.createStream(ctx, cfg)
+}
+
+// config is the consumer as it was asked for.
+func (l *lane) config() natsjs.ConsumerConfig {
+	if l.redrive {
+		return l.r.t.redriveConsumer(l.r.want)
+	}
+	return l.r.src.consumerConfig(l.consumer)
+}
+
+// mode says what may be made again on behalf of a lane.
+func (r *receiver) mode(l *lane) Mode {
+	if l.redrive {
+		return r.t.set.dead.Mode
+	}
+	return r.src.cfg.Mode
+}
+
+func (r *receiver) emit(e transport.Event) {
+	e.Subscription = r.want.Subscription
+	r.t.events.emit(e)
+}
