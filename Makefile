@@ -11,6 +11,9 @@ MAKEFLAGS   += --no-print-directory
 # The modules of go.work, the library first: what is wrong there is wrong
 # everywhere.
 MODULES := $(shell sed -n '/^use (/,/^)/s/^[[:space:]]\{1,\}//p' go.work)
+LIBRARY := github.com/holdfast-go/holdfast
+# The version that nested modules require, which go.work ties to this tree.
+VERSION := $(shell sed -n 's|^replace $(LIBRARY) \(v[^ ]*\) .*|\1|p' go.work)
 # The suite and the faults run real servers; they get more time.
 TIMEOUT             ?= 5m
 TIMEOUT_INTEGRATION ?= 10m
@@ -84,8 +87,8 @@ tidy: ## tidy every go.mod
 	@for m in $(filter-out .,$(MODULES)); do \
 		echo "== $$m: go mod tidy"; \
 		(cd $$m; \
-		trap '$(GO) mod edit -dropreplace github.com/holdfast-go/holdfast' EXIT; \
-		$(GO) mod edit -replace github.com/holdfast-go/holdfast=$(CURDIR); \
+		trap '$(GO) mod edit -dropreplace $(LIBRARY)' EXIT; \
+		$(GO) mod edit -require $(LIBRARY)@$(VERSION) -replace $(LIBRARY)=$(CURDIR); \
 		$(GO) mod tidy); \
 	done
 	@cd tools && GOWORK=off $(GO) mod tidy

@@ -115,6 +115,7 @@ type modFile struct {
 	Toolchain string
 	Require   []struct {
 		Path     string
+		Version  string
 		Indirect bool
 	}
 	Replace []struct{ Old struct{ Path string } }
@@ -159,6 +160,11 @@ func anyModule(m modFile) []string {
 	for _, r := range m.Replace {
 		findings = append(findings, fmt.Sprintf("replaces %s: go install ...@latest refuses that; go.work is the place", r.Old.Path))
 	}
+	for _, r := range m.Require {
+		if r.Path == module && strings.HasPrefix(r.Version, "v0.0.0-") {
+			findings = append(findings, "requires "+r.Version+" of the library, which go.work does not tie: use make tidy")
+		}
+	}
 	if m.Toolchain != "" {
 		findings = append(findings, "has a toolchain line: it forces a download on users")
 	}
@@ -189,7 +195,7 @@ func TestTheModuleRulesCanFail(t *testing.T) {
 	if got := libraryRequirements(m); len(got) != 2 {
 		t.Errorf("a second direct requirement and a tool are found as %q", got)
 	}
-	if got := anyModule(m); len(got) != 3 {
-		t.Errorf("a replace, a toolchain and a foreign name are found as %q", got)
+	if got := anyModule(m); len(got) != 4 {
+		t.Errorf("a replace, a version of nowhere, a toolchain and a foreign name are found as %q", got)
 	}
 }
