@@ -162,6 +162,9 @@ func coreStream(t testing.TB, nc *nats.Conn, name string, subjects ...string) {
 type coreProxy struct {
 	listener net.Listener
 	hole     atomic.Bool
+
+	mu    sync.Mutex // guards conns
+	conns []net.Conn
 }
 
 func coreNewProxy(t testing.TB, s *natstest.Server) *coreProxy {
@@ -183,15 +186,30 @@ func coreNewProxy(t testing.TB, s *natstest.Server) *coreProxy {
 				_ = client.Close()
 				continue
 			}
+			p.mu.Lock()
+			p.conns = append(p.conns, client, server)
+			p.mu.Unlock()
 			wg.Go(func() { p.forward(client, server) })
 			wg.Go(func() { p.forward(server, client) })
-			t.Cleanup(func() { _, _ = client.Close(), server.Close() })
 		}
 	})
 	t.Cleanup(func() {
 		_ = l.Close()
+		p.heal()
+		wg.Wait()
 	})
 	return p
+}
+
+// heal ends what was swallowed with its connections, and forwards new ones.
+func (p *coreProxy) heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
+	p.conns = nil
+	p.hole.Store(false)
 }
 
 func (p *coreProxy) url() string { return "nats://" + p.listener.Addr().String() }

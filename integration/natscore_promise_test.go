@@ -49,10 +49,10 @@ func TestCoreConnectWaitsForTheBroker(t *testing.T) {
 	s := natstest.New(t)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	connecting := make(chan struct{})
+	connecting, url := make(chan struct{}), s.URL()
 	wg.Go(func() {
 		close(connecting)
-		tr, err := natscore.Connect(coreContext(t), s.URL(), natscore.WaitForBroker(), natscore.WithName("patient"))
+		tr, err := natscore.Connect(coreContext(t), url, natscore.WaitForBroker(), natscore.WithName("patient"))
 		if err != nil {
 			t.Error(err)
 			return

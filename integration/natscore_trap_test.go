@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,6 +223,29 @@ func TestCorePublishIsNeverConfirmedByABrokenLink(t *testing.T) {
 	}
 }
 
+func TestCorePublishIsNotConfirmedByTheNextConnection(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	p := coreNewProxy(t, s)
+	tr := coreConnect(t, p.url())
+	p.hole.Store(true)
+	const n = 50
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			err := tr.Publish(coreContext(t), transport.Address{Name: "a"}, &transport.Message{Body: []byte("x")})
+			if err == nil || transport.KindOf(err) != transport.Unknown || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a message that was lost with its connection: %v", err)
+			}
+		})
+	}
+	coreEventually(t, "all are written", func() bool { return tr.Conn().Stats().OutMsgs == n })
+	p.heal()
+	wg.Wait()
+	coreEventually(t, "the connection is back", tr.Conn().IsConnected)
+	corePublish(t, tr, "a", "x")
+}
+
 func TestCorePublishIntoABlackHoleIsNotConfirmed(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t)
@@ -265,6 +289,38 @@ func TestCoreOversizeIsRefusedAfterTheServerCameBackSmaller(t *testing.T) {
 		}
 		corePublish(t, tr, "a", "x")
 	}
+}
+
+func TestCoreConnectionClosedForGoodIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	tr := coreConnect(t, s.URL())
+	events := coreWatch(t, tr)
+	rx := coreOpen(t, tr, natscore.SubjectConfig{Subject: "a"}, transport.Want{})
+	for range 2 {
+		gone := tr.Conn()
+		// A protocol line that is too long is one of the errors after which the
+		// client library closes a connection for good.
+		if err := gone.Publish(strings.Repeat("a", 5000), nil); err != nil {
+			t.Fatal(err)
+		}
+		_, err := rx.Receive(coreContext(t))
+		if transport.KindOf(err) != transport.Temporary || errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("receive: %v", err)
+		}
+		coreClose(t, rx.Close)
+		coreEventually(t, "there is another connection", func() bool { return tr.Conn() != gone && tr.Conn().IsConnected() })
+		rx = coreOpen(t, tr, natscore.SubjectConfig{Subject: "a"}, transport.Want{})
+		corePublish(t, tr, "a", "again")
+		coreReceive(t, rx)
+	}
+	if n, _ := events.sum(transport.ConnectionLost); n != 2 {
+		t.Errorf("%d losses are reported", n)
+	}
+	coreEventually(t, "both returns are reported", func() bool {
+		n, _ := events.sum(transport.Reconnected)
+		return n == 2
+	})
 }
 
 func TestCoreSurvivesAnOutageAndSaysSo(t *testing.T) {

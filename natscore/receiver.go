@@ -84,7 +84,8 @@ func newReceiver(ctx context.Context, s *source, want transport.Want) *receiver 
 	return r
 }
 
-// observe ends the receiver when its connection is closed for good.
+// observe ends the receiver when its connection is closed for good. A new
+// receiver gets the connection that was made anew.
 func (r *receiver) observe(e transport.Event) {
 	if e.Kind == transport.ConnectionLost {
 		r.kill(r.t.downError("receive", r.subject))

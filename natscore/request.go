@@ -54,7 +54,7 @@ func (t *Transport) requestError(ctx, guarded context.Context, msg *nats.Msg, er
 			Op: "request", Address: msg.Subject, Kind: transport.Unknown, Err: ctx.Err(),
 			Hint: "somebody listens, and no answer came in time",
 		}
-	case errors.Is(err, nats.ErrDisconnected):
+	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionClosed):
 		return unknown("request", msg.Subject, err)
 	default:
 		return t.writeError("request", msg, err)

@@ -68,8 +68,10 @@ func newTransport(conn *natsconn.Conn) *Transport {
 // Connect connects to a server, or to the first that answers of a list of URLs
 // separated by commas. A server that does not answer is a Temporary error,
 // unless WaitForBroker is given. A connection that is lost later is restored,
-// however long that takes; until then calls fail at once. Connect returns at
-// the latest two seconds per server after ctx ended.
+// however long that takes; until then calls fail at once. When the client
+// library gives it up it is made anew: receivers then end with an error and are
+// to be opened again. Connect returns at the latest two seconds per server after
+// ctx ended.
 func Connect(ctx context.Context, url string, opts ...Option) (*Transport, error) {
 	var cfg natsconn.Config
 	for _, o := range opts {
@@ -89,7 +91,9 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Transport, error
 // two without a server.
 func New(nc *nats.Conn) *Transport { return newTransport(natsconn.Wrap(nc)) }
 
-// Conn returns the client library's own connection.
+// Conn returns the client library's own connection. One that Connect made is
+// replaced when the client library closed it for good: ask again after a
+// ConnectionLost event, and do not keep it.
 func (t *Transport) Conn() *nats.Conn { return t.conn.NATS() }
 
 // Capabilities implements transport.Transport: requests, and nothing that needs
@@ -132,7 +136,7 @@ func closedError(op, address string) error {
 
 // downError tells a connection that is being restored from one that is not.
 func (t *Transport) downError(op, address string) error {
-	if t.conn.NATS().IsClosed() {
+	if t.conn.Lost() {
 		return &transport.Error{
 			Op: op, Address: address, Kind: transport.Permanent, Err: nats.ErrConnectionClosed,
 			Hint: "the connection is closed for good; connect again",

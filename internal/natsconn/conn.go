@@ -16,13 +16,24 @@ import (
 
 // Conn is a NATS connection with what the client library reports in passing:
 // its events and its permission violations. It is safe for concurrent use.
+//
+// The client library restores a connection that was lost. It gives up for good
+// when the server reports an error it does not know: a protocol line that is
+// too long, a message above a limit that was lowered. A connection that Dial
+// made is then made anew, and what was subscribed on it must be subscribed
+// again; an adopted one is closed.
 type Conn struct {
-	nc    *nats.Conn
-	owned bool // we made the connection, so we close it
+	nc     atomic.Pointer[nats.Conn]
+	redial func(context.Context) (*nats.Conn, error) // nil for an adopted connection
+	born   atomic.Uint64                             // how often the connection was made anew
 
-	closing atomic.Bool
-	closed  chan struct{} // closed by the closed handler of the connection
-	once    sync.Once     // guards closed
+	life context.Context // ends when Close begins
+	end  context.CancelFunc
+
+	mu        sync.Mutex     // keeps redialing from growing after life has ended
+	redialing sync.WaitGroup // counts running redials
+	closed    chan struct{}  // closed by the closed handler once life has ended
+	once      sync.Once      // guards closed
 
 	events  events
 	denials denials
@@ -33,8 +44,10 @@ type Conn struct {
 // kept and called after ours; a handler set later replaces ours. Close leaves
 // the connection open.
 func Wrap(nc *nats.Conn) *Conn {
-	c := newConn()
-	c.nc = nc
+	// An adopted connection starts nothing that a context of a caller could
+	// end; life only marks that Close was called.
+	c := newConn(context.Background())
+	c.nc.Store(nc)
 	lost, back, gone, failed := nc.DisconnectErrHandler(), nc.ReconnectHandler(), nc.ClosedHandler(), nc.ErrorHandler()
 	nc.SetDisconnectErrHandler(c.onDisconnect(lost))
 	nc.SetReconnectHandler(c.onReconnect(back))
@@ -43,22 +56,27 @@ func Wrap(nc *nats.Conn) *Conn {
 	return c
 }
 
-func newConn() *Conn {
+func newConn(ctx context.Context) *Conn {
 	c := &Conn{closed: make(chan struct{})}
+	c.life, c.end = context.WithCancel(ctx)
 	c.denials.note = make(chan struct{})
 	c.flusher.turn = make(chan struct{}, 1)
 	return c
 }
 
-// NATS returns the client library's connection.
-func (c *Conn) NATS() *nats.Conn { return c.nc }
+// NATS returns the client library's connection. It is another one after the
+// connection was made anew.
+func (c *Conn) NATS() *nats.Conn { return c.nc.Load() }
 
 // Connected tells whether the connection is up at this moment.
-func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+func (c *Conn) Connected() bool { return c.NATS().IsConnected() }
 
-// Epoch counts how often the connection was restored. What was written in one
-// epoch and confirmed in another may have been lost in between.
-func (c *Conn) Epoch() uint64 { return c.nc.Stats().Reconnects }
+// Lost tells whether the connection is closed and nobody makes it anew.
+func (c *Conn) Lost() bool { return c.redial == nil && c.NATS().IsClosed() }
+
+// Epoch grows whenever the connection was restored or made anew. What was
+// written in one epoch and confirmed in another may have been lost in between.
+func (c *Conn) Epoch() uint64 { return c.born.Load()<<32 + c.NATS().Stats().Reconnects }
 
 // Observe calls fn for every event from now on, until stop is called.
 func (c *Conn) Observe(fn func(transport.Event)) (stop func()) { return c.events.observe(fn) }
@@ -69,11 +87,18 @@ func (c *Conn) Emit(e transport.Event) { c.events.emit(e) }
 // Close closes a connection that Dial made and waits until it is closed or ctx
 // ends; an adopted one is left open. It is idempotent.
 func (c *Conn) Close(ctx context.Context) error {
-	c.closing.Store(true)
-	if !c.owned {
+	c.mu.Lock()
+	c.end()
+	c.mu.Unlock()
+	if c.redial == nil {
 		return nil
 	}
-	c.nc.Close()
+	// A redial ends with life, at the latest one dial timeout later.
+	c.redialing.Wait()
+	if c.NATS().IsClosed() {
+		return nil
+	}
+	c.NATS().Close()
 	select {
 	case <-c.closed:
 		return nil
@@ -84,7 +109,7 @@ func (c *Conn) Close(ctx context.Context) error {
 
 func (c *Conn) onDisconnect(next nats.ConnErrHandler) nats.ConnErrHandler {
 	return func(nc *nats.Conn, err error) {
-		if !c.closing.Load() {
+		if c.life.Err() == nil {
 			c.events.emit(transport.Event{Kind: transport.Disconnected, Err: err})
 		}
 		if next != nil {
@@ -105,14 +130,39 @@ func (c *Conn) onReconnect(next nats.ConnHandler) nats.ConnHandler {
 
 func (c *Conn) onClosed(next nats.ConnHandler) nats.ConnHandler {
 	return func(nc *nats.Conn) {
-		if !c.closing.Load() {
+		if c.life.Err() != nil {
+			c.once.Do(func() { close(c.closed) })
+		} else {
 			c.events.emit(transport.Event{Kind: transport.ConnectionLost, Err: nc.LastError()})
+			c.revive()
 		}
-		c.once.Do(func() { close(c.closed) })
 		if next != nil {
 			next(nc)
 		}
 	}
+}
+
+// revive makes a connection anew that was closed for good, for as long as that
+// takes. Close waits for it.
+func (c *Conn) revive() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.redial == nil || c.life.Err() != nil {
+		return
+	}
+	c.redialing.Go(func() {
+		for pause := firstPause; sleep(c.life, pause); pause = min(2*pause, longestPause) {
+			nc, err := c.redial(c.life)
+			if err != nil {
+				continue // reported as ConnectionLost, and until it is mended
+			}
+			c.nc.Store(nc)
+			c.born.Add(1)
+			c.denials.forgetInbox()
+			c.events.emit(transport.Event{Kind: transport.Reconnected, Detail: Redact(nc.ConnectedUrl())})
+			return
+		}
+	})
 }
 
 func (c *Conn) onError(next nats.ErrHandler) nats.ErrHandler {

@@ -188,7 +188,7 @@ func (d *denials) watch(ctx context.Context, w *watcher) (guarded context.Contex
 // library notes the refusal as its last error while reading, and calls the
 // handler later on another goroutine.
 func (c *Conn) settle(ctx context.Context) {
-	last := c.nc.LastError()
+	last := c.NATS().LastError()
 	if !errors.Is(last, nats.ErrPermissionViolation) {
 		return
 	}
@@ -196,7 +196,7 @@ func (c *Conn) settle(ctx context.Context) {
 	defer cancel()
 	for {
 		seen, note := c.denials.progress()
-		if seen == c.nc.LastError() || ctx.Err() != nil {
+		if seen == c.NATS().LastError() || ctx.Err() != nil {
 			return
 		}
 		select {

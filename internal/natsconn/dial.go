@@ -63,17 +63,22 @@ func Dial(ctx context.Context, urls string, cfg Config) (*Conn, error) {
 }
 
 func dialOnce(ctx context.Context, urls string, cfg Config) (*Conn, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	// The connection outlives the context of Dial and ends with Close.
+	c := newConn(context.WithoutCancel(ctx))
+	c.redial = func(ctx context.Context) (*nats.Conn, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		opts := append(defaults(ctx, cfg), cfg.Options...)
+		return nats.Connect(urls, append(opts, c.adopt)...)
 	}
-	c := newConn()
-	c.owned = true
-	opts := append(defaults(ctx, cfg), cfg.Options...)
-	nc, err := nats.Connect(urls, append(opts, c.adopt)...)
+	nc, err := c.redial(ctx)
 	if err != nil {
+		c.end()
 		return nil, err
 	}
-	c.nc = nc
+	// Not over one that was made anew already.
+	c.nc.CompareAndSwap(nil, nc)
 	return c, nil
 }
 

@@ -75,7 +75,7 @@ func (f *flusher) fly(ctx context.Context, mine *flight, roundTrip func(context.
 }
 
 func (c *Conn) roundTrip(ctx context.Context) error {
-	if err := c.nc.FlushWithContext(ctx); err != nil {
+	if err := c.NATS().FlushWithContext(ctx); err != nil {
 		return err
 	}
 	c.settle(ctx)

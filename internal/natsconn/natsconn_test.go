@@ -153,7 +153,7 @@ func TestARefusalIsUnderstood(t *testing.T) {
 
 func TestADenialReachesTheCallThatCausedIt(t *testing.T) {
 	t.Parallel()
-	c := newConn()
+	c := newConn(t.Context())
 	mark := c.Mark()
 	c.denials.record(violation(`Permissions Violation for Publish to "a.b"`), "_INBOX.")
 	if err := c.DeniedSince(mark, "publish", Publish, "a.b"); !errors.Is(err, transport.ErrPermission) || !strings.Contains(err.Error(), "a.b") {
@@ -175,7 +175,7 @@ func TestADenialReachesTheCallThatCausedIt(t *testing.T) {
 
 func TestARefusedInboxEndsRequestsUntilTheNextReconnect(t *testing.T) {
 	t.Parallel()
-	c := newConn()
+	c := newConn(t.Context())
 	waiting, stop := c.Guard(t.Context(), "svc.*")
 	defer stop()
 	c.denials.record(violation(`Permissions Violation for Subscription to "_INBOX.abc.*"`), "_INBOX.")
@@ -202,7 +202,7 @@ func TestARefusedInboxEndsRequestsUntilTheNextReconnect(t *testing.T) {
 
 func TestObserversAreCalledUntilTheyStop(t *testing.T) {
 	t.Parallel()
-	c := newConn()
+	c := newConn(t.Context())
 	var n atomic.Int32
 	stop := c.Observe(func(transport.Event) { n.Add(1) })
 	c.Emit(transport.Event{Kind: transport.Dropped})
@@ -216,7 +216,7 @@ func TestObserversAreCalledUntilTheyStop(t *testing.T) {
 func TestManyFlushesShareRoundTrips(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := newConn()
+		c := newConn(t.Context())
 		var trips atomic.Int32
 		trip := func(context.Context) error {
 			trips.Add(1)
@@ -241,7 +241,7 @@ func TestManyFlushesShareRoundTrips(t *testing.T) {
 func TestAFlushGivenUpByOneIsFinishedByAnother(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := newConn()
+		c := newConn(t.Context())
 		hang := errors.New("hang")
 		var trips atomic.Int32
 		trip := func(ctx context.Context) error {
