@@ -70,8 +70,8 @@ arch:
 demo: ## run the demo: an embedded server, a flaky handler, a poison message
 	$(GO) run ./cmd/holdfast demo
 
-bench: ## measure against the raw client and the peers, and print the ratios
-	$(GO) run ./bench
+bench: ## measure against the raw client and the peers (BENCH=flags of bench/main.go)
+	$(GO) -C bench run . $(BENCH)
 
 fuzz-short: ## run every fuzz test for FUZZTIME (10s)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file decl; do \
