@@ -111,21 +111,3 @@ func Matches(filter, subject string) bool {
 		filter, subject = frest, srest
 	}
 }
-
-// Overlap reports whether some subject is selected by both filters.
-func Overlap(a, b string) bool {
-	for {
-		x, xrest, xmore := strings.Cut(a, ".")
-		y, yrest, ymore := strings.Cut(b, ".")
-		if x == ">" || y == ">" {
-			return true
-		}
-		if x != y && x != "*" && y != "*" {
-			return false
-		}
-		if !xmore || !ymore {
-			return xmore == ymore
-		}
-		a, b = xrest, yrest
-	}
-}

@@ -195,7 +195,7 @@ func (c *Conn) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
 	for {
-		seen, note := c.denials.progress()
+		note, seen := c.denials.progress()
 		if seen == c.NATS().LastError() || ctx.Err() != nil {
 			return
 		}
@@ -206,10 +206,10 @@ func (c *Conn) settle(ctx context.Context) {
 	}
 }
 
-func (d *denials) progress() (last error, note <-chan struct{}) {
+func (d *denials) progress() (note <-chan struct{}, last error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.last, d.note
+	return d.note, d.last
 }
 
 // denialText is how servers word a refusal, in every version so far. The
