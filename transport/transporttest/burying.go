@@ -16,7 +16,7 @@ func burying() []Promise {
 		{"RemoveDeletesOne", removeDeletesOne},
 		{"RedriveReachesOnlyItsSubscription", redriveReachesOnlyItsSubscription},
 		{"RepeatedRedriveArrivesOnce", repeatedRedriveArrivesOnce},
-		{"RedriveToNobodyIsRefused", redriveToNobodyIsRefused},
+		{"RedriveToNobodyIsRefusedOrKept", redriveToNobodyIsRefusedOrKept},
 	}
 }
 
@@ -297,15 +297,22 @@ func repeatedRedriveArrivesOnce(w *world) {
 	w.nothing(rx, w.h.Quiet, "after a redrive that was repeated")
 }
 
-func redriveToNobodyIsRefused(w *world) {
+// redriveToNobodyIsRefusedOrKept: a broker may keep the message until its
+// subscription comes back, or say that there is none. It must not lose it.
+func redriveToNobodyIsRefusedOrKept(w *world) {
 	store, ok := w.graveyard()
 	if !ok {
 		return
 	}
+	_, to := w.source("nobody")
+	m := redriven(w.message("to nobody yet"), to, 1)
 	ctx, cancel := w.soon()
 	defer cancel()
-	m := redriven(w.message("to nobody"), transport.Address{Name: w.name}, 1)
-	if err := store.Redrive(ctx, w.subscription("nobody"), m); err == nil {
-		w.Errorf("a redrive to a subscription that there never was is confirmed")
+	if err := store.Redrive(ctx, w.subscription("nobody"), m); err != nil {
+		return
 	}
+	rx, _ := w.listen("nobody", 1)
+	d := w.receive(rx, "a redrive that was confirmed before its subscription was there")
+	w.same(d, m, "a redrive that was confirmed")
+	w.ack(d)
 }

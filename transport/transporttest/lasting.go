@@ -18,7 +18,9 @@ func lasting() []Promise {
 		{"ImpossibleWantsAreFound", impossibleWantsAreFound},
 		{"ForeignSourceIsRefused", foreignSourceIsRefused},
 		{"CapabilitiesMatchInterfaces", capabilitiesMatchInterfaces},
+		{"PrefixLeavesTheSourceAlone", prefixLeavesTheSourceAlone},
 		{"SurvivesRestart", survivesRestart},
+		{"RestartIsObserved", restartIsObserved},
 		{"StoredMessagesSurviveTheirReader", storedMessagesSurviveTheirReader},
 		{"CloseLeavesNoGoroutine", closeLeavesNoGoroutine},
 	}
@@ -181,6 +183,50 @@ func capabilitiesMatchInterfaces(w *world) {
 		w.Errorf("the harness leases for %v, and the receiver does not say so", w.h.Lease)
 	}
 	w.ack(d)
+}
+
+func prefixLeavesTheSourceAlone(w *world) {
+	src, _ := w.source("a")
+	p, ok := src.(transport.Prefixer)
+	if !ok {
+		return // Check of a group with a prefix finds that, see CodeNoPrefix
+	}
+	before := src.Name() + src.String()
+	prefixed := p.WithPrefix("pre-")
+	if src.Name()+src.String() != before {
+		w.Errorf("WithPrefix changed the source itself: %s", src)
+	}
+	if prefixed.Transport() != w.tr {
+		w.Errorf("the prefixed source belongs to %v", prefixed.Transport())
+	}
+	if !strings.Contains(prefixed.String(), "pre-") || src.Name() != "" && !strings.Contains(prefixed.Name(), "pre-") {
+		w.Errorf("the prefix is neither in the name nor in the description: %q, %s", prefixed.Name(), prefixed)
+	}
+	if found := errorsIn(w.find(prefixed, w.want("a", 1))); len(found) > 0 {
+		w.Errorf("the prefixed source cannot work: %v", found)
+	}
+}
+
+func restartIsObserved(w *world) {
+	o, ok := w.tr.(transport.Observable)
+	if !ok || w.h.Restart == nil {
+		return // a transport that is not Observable promises no events
+	}
+	events := make(chan transport.Event, 1000)
+	stop := o.Observe(func(e transport.Event) {
+		select {
+		case events <- e:
+		default: // fn must not block
+		}
+	})
+	_, _ = w.listen("a", 1)
+	w.h.Restart(w)
+	for _, kind := range []transport.EventKind{transport.Disconnected, transport.Reconnected} {
+		for await(w, events, "the event "+string(kind)).Kind != kind {
+		}
+	}
+	stop()
+	stop() // idempotent
 }
 
 func survivesRestart(w *world) {

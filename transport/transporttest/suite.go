@@ -217,13 +217,39 @@ func (w *world) receive(rx transport.Receiver, what string) transport.Delivery {
 // receiveWithin returns the next delivery, which should come within d.
 func (w *world) receiveWithin(rx transport.Receiver, d time.Duration, what string) transport.Delivery {
 	w.Helper()
-	ctx, cancel := w.within(d)
-	defer cancel()
-	got, err := rx.Receive(ctx)
+	got, err := w.next(rx, d)
 	if err != nil {
 		w.Fatalf("%s: nothing within %v: %v", what, d, err)
 	}
 	return got
+}
+
+// handed is what a call of Receive returned.
+type handed struct {
+	d   transport.Delivery
+	err error
+}
+
+// next is one Receive with a context that ends after d. It does not hang with a
+// receiver that ignores its context.
+func (w *world) next(rx transport.Receiver, d time.Duration) (transport.Delivery, error) {
+	w.Helper()
+	ctx, cancel := w.within(d)
+	defer cancel()
+	out := make(chan handed, 1)
+	go func() {
+		got, err := rx.Receive(ctx)
+		out <- handed{got, err}
+	}()
+	late := time.NewTimer(d + w.h.Patience)
+	defer late.Stop()
+	select {
+	case got := <-out:
+		return got.d, got.err
+	case <-late.C:
+		w.Fatalf("a Receive has not returned %v after its context ended", w.h.Patience)
+		return nil, nil
+	}
 }
 
 // back returns how long to wait for an abandoned message: as long as it takes,
@@ -233,9 +259,7 @@ func (w *world) back() time.Duration { return w.h.RedeliverWithin + w.h.Patience
 // nothing watches for d that rx gets nothing.
 func (w *world) nothing(rx transport.Receiver, d time.Duration, what string) {
 	w.Helper()
-	ctx, cancel := w.within(d)
-	defer cancel()
-	got, err := rx.Receive(ctx)
+	got, err := w.next(rx, d)
 	if err == nil {
 		w.Fatalf("%s: got message %q, delivery %d", what, got.Message().ID, got.Deliveries())
 	}

@@ -1,0 +1,124 @@
+package transporttest_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-go/holdfast/transport"
+	"github.com/holdfast-go/holdfast/transport/transporttest"
+)
+
+// atMostOnce makes the broker one that stores nothing and redelivers nothing,
+// as core NATS is, and that says so.
+func atMostOnce(w *wrapped) {
+	w.caps = transport.Capabilities{Name: "at most once", Requests: true}
+	w.lease = 0
+	w.onStore = func(transport.DeadLetterStore) transport.DeadLetterStore { return nil }
+	w.onWant = func(want *transport.Want) { want.Concurrency = 1000 }
+	w.onPublish = func(ctx context.Context, to transport.Address, m *transport.Message) error {
+		c := *m
+		if w.receivers.Load() == 0 {
+			to = transport.Address{Name: to.Name + ".nobody", Key: to.Key} // still validated
+		}
+		if err := w.Broker.Publish(ctx, to, &c); !errors.Is(err, transport.ErrUnroutable) {
+			return err
+		}
+		return nil
+	}
+	w.onCheck = denying(w)
+	w.onDelivery = func(d transport.Delivery) transport.Delivery {
+		return &single{d: d.(full)}
+	}
+}
+
+// denying finds everything that the capabilities deny.
+func denying(w *wrapped) func(transport.Source, transport.Want, []transport.Finding) []transport.Finding {
+	return func(_ transport.Source, want transport.Want, found []transport.Finding) []transport.Finding {
+		deny := func(wanted, has bool, code transport.Code) {
+			if wanted && !has {
+				found = append(found, transport.Finding{
+					Code: code, Level: transport.LevelError, Fact: "this broker cannot", Fix: "use another source",
+				})
+			}
+		}
+		deny(want.Redelivery || want.Delay, w.caps.Redelivers, transport.CodeNoRedelivery)
+		deny(want.DeadLetter, w.caps.DeadLetters, transport.CodeNoDeadLetters)
+		deny(want.Reject, w.caps.Rejects, transport.CodeNoReject)
+		deny(want.Reply, w.caps.Requests, transport.CodeNoReply)
+		return found
+	}
+}
+
+// single is a delivery that is gone once it was handed out.
+type single struct{ d full }
+
+func (s *single) Message() *transport.Message   { return s.d.Message() }
+func (s *single) Deliveries() int               { return 1 }
+func (s *single) Ack(ctx context.Context) error { return s.d.Ack(ctx) }
+func (s *single) WantsReply() bool              { return s.d.WantsReply() }
+
+func (s *single) Nack(context.Context, time.Duration) error {
+	return transport.Unsupported("nack", "", "use a source that redelivers")
+}
+
+func (s *single) Respond(ctx context.Context, m *transport.Message) error {
+	return s.d.Respond(ctx, m)
+}
+
+// mute is atMostOnce without requests.
+func mute(w *wrapped) {
+	atMostOnce(w)
+	w.caps.Requests = false
+	w.onRequest = func(context.Context, transport.Address, *transport.Message) (*transport.Message, error) {
+		return nil, transport.Unsupported("request", "", "use another broker")
+	}
+	w.onDelivery = func(d transport.Delivery) transport.Delivery {
+		return struct{ transport.Delivery }{&single{d: d.(full)}}
+	}
+}
+
+func TestSuiteAcceptsATransportThatDenies(t *testing.T) {
+	t.Parallel()
+	for name, wrap := range map[string]func(*wrapped){"at most once": atMostOnce, "without requests": mute} {
+		for _, p := range transporttest.Promises() {
+			t.Run(name+"/"+p.Name, func(t *testing.T) {
+				t.Parallel()
+				if log := outcome(t, p.Name, wrap); len(log) > 0 {
+					t.Errorf("a transport that keeps its word fails:\n%s", strings.Join(log, "\n"))
+				}
+			})
+		}
+	}
+}
+
+// TestDeniedAbilityMustBeDenied breaks the transport that denies: one that does
+// in silence what it said it cannot do, or says nothing.
+func TestDeniedAbilityMustBeDenied(t *testing.T) {
+	t.Parallel()
+	quiet := func(w *wrapped) {
+		atMostOnce(w)
+		w.onDelivery = func(d transport.Delivery) transport.Delivery {
+			return &delivery{full: d.(full), nack: func(context.Context, time.Duration) error { return nil }}
+		}
+	}
+	for _, b := range []breakage{
+		{"NackWaitsThenRaisesDeliveries", "a nack that does nothing", quiet},
+		{"NackReturnsOnlyToItsSubscription", "a nack that does nothing", quiet},
+		{"PublishWithoutRouteIsUnroutable", "unroutable where nothing is stored", func(w *wrapped) { atMostOnce(w); w.onPublish = nil }},
+		{"PublishWaitsForAReceiverOrIsGone", "stored where nothing is stored", func(w *wrapped) { atMostOnce(w); w.onPublish = nil }},
+		{"ImpossibleWantsAreFound", "nothing is found", func(w *wrapped) { atMostOnce(w); w.onCheck = nil }},
+		{"RequestIsAnswered", "requests work although they are denied", func(w *wrapped) { mute(w); w.onRequest = nil }},
+		{"BurialIsIdempotent", "burial works although it is denied", func(w *wrapped) { atMostOnce(w); w.onStore = nil }},
+		{"LeaseIsExtended", "a lease where there is none", func(w *wrapped) { atMostOnce(w); w.leaseOff = time.Second }},
+	} {
+		t.Run(b.promise+"/"+b.what, func(t *testing.T) {
+			t.Parallel()
+			if log := outcome(t, b.promise, b.wrap); len(log) == 0 {
+				t.Errorf("the promise holds for a transport that is broken")
+			}
+		})
+	}
+}
