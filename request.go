@@ -20,6 +20,7 @@ type RemoteError struct {
 	Code string
 }
 
+// Error returns the other side's text and code.
 func (e *RemoteError) Error() string {
 	if e.Code == "" {
 		return "remote: " + e.Message
