@@ -33,7 +33,7 @@ build: ## build the program as bin/holdfast
 	$(GO) build -o bin/ ./cmd/holdfast
 
 test: cc $(NPM_DONE) ## run every module's tests with the race detector
-	@for m in $(MODULES); do \
+	@failed=; for m in $(MODULES); do \
 		case $$m in \
 		./bench) run='^$$'; timeout=$(TIMEOUT) ;; \
 		./integration) run=.; timeout=$(TIMEOUT_INTEGRATION) ;; \
@@ -41,8 +41,9 @@ test: cc $(NPM_DONE) ## run every module's tests with the race detector
 		esac; \
 		if [ -z "$$(find $$m -name '*.go' -print -quit)" ]; then echo "== $$m: nothing yet"; continue; fi; \
 		echo "== $$m: go test -race"; \
-		(cd $$m && $(GO) test -race -timeout $$timeout -run "$$run" ./...); \
-	done
+		$(GO) -C $$m test -race -timeout $$timeout -run "$$run" ./... || failed="$$failed $$m"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "FAILED in:$$failed"; exit 1; fi
 
 lint: format vet staticcheck arch ## check format, vet, staticcheck and the shape of the house
 
@@ -52,16 +53,16 @@ format: bin/.tools
 	if [ -n "$$bad" ]; then echo "not formatted (bin/gofumpt -w FILE):"; echo "$$bad"; exit 1; fi
 
 vet:
-	@for m in $(MODULES); do \
+	@failed=; for m in $(MODULES); do \
 		if [ -z "$$(find $$m -name '*.go' -print -quit)" ]; then continue; fi; \
-		echo "== $$m: go vet"; (cd $$m && $(GO) vet ./...); \
-	done
+		echo "== $$m: go vet"; $(GO) -C $$m vet ./... || failed=yes; \
+	done; [ -z "$$failed" ]
 
 staticcheck: bin/.tools
-	@for m in $(MODULES); do \
+	@failed=; for m in $(MODULES); do \
 		if [ -z "$$(find $$m -name '*.go' -print -quit)" ]; then continue; fi; \
-		echo "== $$m: staticcheck"; (cd $$m && $(CURDIR)/bin/staticcheck ./...); \
-	done
+		echo "== $$m: staticcheck"; (cd $$m && $(CURDIR)/bin/staticcheck ./...) || failed=yes; \
+	done; [ -z "$$failed" ]
 
 arch:
 	@echo "== imports, requirements and bans"
