@@ -130,7 +130,18 @@ func (s *deadStore) Redrive(ctx context.Context, subscription string, m *transpo
 	if !validToken(subscription) {
 		return transport.Invalid("redrive", subscription, "the name of a subscription with dead letters is made of letters, digits, '-' and '_'")
 	}
-	_, err := s.t().store(ctx, "redrive", s.t().redrivePrefix()+subscription, m, nil)
+	// The stream would store it for nobody, and confirm it.
+	_, err := s.t().consumerInfo(ctx, s.t().redriveStream(), subscription)
+	if consumerMissing(err) || streamMissing(err) {
+		return &transport.Error{
+			Op: "redrive", Address: subscription, Kind: transport.Permanent, Err: fmt.Errorf("%w: %w", transport.ErrUnroutable, err),
+			Hint: "no such subscription takes dead letters back: Provision makes its consumer on " + s.t().redriveStream(),
+		}
+	}
+	if err != nil {
+		return seamError("redrive", subscription, err, false)
+	}
+	_, err = s.t().store(ctx, "redrive", s.t().redrivePrefix()+subscription, m, nil)
 	return hintMissing(err, s.t().redriveStream())
 }
 

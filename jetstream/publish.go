@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/holdfast-go/holdfast/internal/natsconn"
 	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -22,8 +23,8 @@ func (t *Transport) Publish(ctx context.Context, to transport.Address, m *transp
 	if to.Key != "" {
 		return transport.Invalid("publish", to.String(), "NATS has no routing key; the address is the subject alone")
 	}
-	if err := checkSubject(to.Name); err != nil {
-		return transport.Invalid("publish", to.Name, "%v", err)
+	if err := natsconn.CheckSubject("publish", to.Name); err != nil {
+		return err
 	}
 	for name := range m.Header {
 		if brokerHeader(name) {
@@ -46,9 +47,9 @@ type pubAck struct {
 // broker, such as an expectation. The confirmation is returned only where it
 // says more than "stored".
 func (t *Transport) store(ctx context.Context, op, subject string, m *transport.Message, extra nats.Header) (*pubAck, error) {
-	header, err := encodeHeader(m, extra)
-	if err != nil {
-		return nil, transport.Invalid(op, subject, "%v", err)
+	header := encodeHeader(m, extra)
+	if err := natsconn.CheckMessage(op, subject, transport.Header(header), m.Body); err != nil {
+		return nil, err
 	}
 	msg := &nats.Msg{Subject: subject, Header: header, Data: m.Body}
 	if limit := t.nc.MaxPayload(); limit > 0 && int64(len(m.Body)) > limit-headerSize(header) {
@@ -111,12 +112,9 @@ func brokerHeader(name string) bool {
 }
 
 // encodeHeader builds the headers of m as they travel.
-func encodeHeader(m *transport.Message, extra nats.Header) (nats.Header, error) {
+func encodeHeader(m *transport.Message, extra nats.Header) nats.Header {
 	h := make(nats.Header, len(m.Header)+len(extra)+4)
 	for name, values := range m.Header {
-		if err := checkHeader(name, values, len(m.Body) == 0); err != nil {
-			return nil, err
-		}
 		h[name] = values
 	}
 	for name, values := range extra {
@@ -126,49 +124,18 @@ func encodeHeader(m *transport.Message, extra nats.Header) (nats.Header, error) 
 	if dedup == "" {
 		dedup = m.ID
 	}
-	set := func(name, value string) error {
-		if value == "" {
-			return nil
+	set := func(name, value string) {
+		if value != "" {
+			h[name] = []string{value}
 		}
-		if err := checkHeader(name, []string{value}, false); err != nil {
-			return err
-		}
-		h[name] = []string{value}
-		return nil
 	}
-	if err := set(natsjs.MsgIDHeader, dedup); err != nil {
-		return nil, err
-	}
+	set(natsjs.MsgIDHeader, dedup)
 	if m.ID != dedup {
-		if err := set(wire.ID, m.ID); err != nil {
-			return nil, err
-		}
+		set(wire.ID, m.ID)
 	}
-	if err := set(wire.Key, m.Key); err != nil {
-		return nil, err
-	}
-	return h, set(wire.ContentType, m.ContentType)
-}
-
-// checkHeader says why a header cannot travel unchanged, or nil.
-func checkHeader(name string, values []string, emptyBody bool) error {
-	if name == "" {
-		return errors.New("a header has no name")
-	}
-	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c >= 0x7f || c == ':' {
-			return fmt.Errorf("the header name %q has a character that cannot be sent", name)
-		}
-	}
-	if emptyBody && (name == "Status" || name == "Description") {
-		return fmt.Errorf("a message with an empty body and a header %q looks like a status of the server to NATS clients: rename the header or send a body", name)
-	}
-	for _, v := range values {
-		if strings.ContainsAny(v, "\r\n\x00") {
-			return fmt.Errorf("the header %q has a line break or NUL in its value", name)
-		}
-	}
-	return nil
+	set(wire.Key, m.Key)
+	set(wire.ContentType, m.ContentType)
+	return h
 }
 
 // headerSize is how many bytes the headers take on the wire.

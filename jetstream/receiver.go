@@ -173,6 +173,27 @@ func (r *receiver) halt(reason error) {
 	})
 }
 
+// Abandon stops receiving without handing anything back and without confirming
+// pipelined acks, as the end of the process would. It is for tests of what
+// happens then; Close still has to be called.
+func (r *receiver) Abandon() {
+	r.halt(&transport.Error{Op: "receive", Address: r.address, Err: transport.ErrClosed})
+	r.wg.Wait()
+	for _, l := range r.lanes {
+		if s := l.cur.Load(); s != nil {
+			_ = s.sub.Unsubscribe()
+		}
+	}
+	for {
+		select {
+		case <-r.ch:
+		default:
+			r.held.drain()
+			return
+		}
+	}
+}
+
 // denied fails the receiver when the account may not do what it lives by.
 func (r *receiver) denied(subject string, cause error) {
 	for _, l := range r.lanes {

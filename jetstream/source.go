@@ -7,6 +7,7 @@ import (
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/holdfast-go/holdfast/internal/natsconn"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -235,8 +236,8 @@ func (s *source) faults() []string {
 		add("the durable name " + quote(s.cfg.Durable) + " has a space, '.', '*', '>', '/' or '\\'")
 	}
 	for _, f := range s.cfg.Subjects {
-		if err := checkFilter(f); err != nil {
-			add("the subject " + quote(f) + ": " + err.Error())
+		if err := natsconn.CheckFilter("configure source", f); err != nil {
+			add(err.Error())
 		}
 	}
 	for i, a := range s.cfg.Subjects {

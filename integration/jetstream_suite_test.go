@@ -1,0 +1,56 @@
+package integration_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
+	"github.com/holdfast-go/holdfast/jetstream"
+	"github.com/holdfast-go/holdfast/transport"
+	"github.com/holdfast-go/holdfast/transport/transporttest"
+)
+
+func TestJetStreamKeepsThePromisesOfATransport(t *testing.T) {
+	t.Parallel()
+	transporttest.Run(t, func(t *testing.T) transporttest.Harness {
+		return jetStreamHarness(t, natstest.Start(t))
+	})
+}
+
+func jetStreamHarness(t testing.TB, s *natstest.Server) transporttest.Harness {
+	t.Helper()
+	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATSOptions(nats.ReconnectWait(20*time.Millisecond)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = js.Close(context.Background()) })
+	return transporttest.Harness{
+		Transport: js,
+		Source: func(_ testing.TB, spec transporttest.Spec) (transport.Source, transport.Address) {
+			lease := spec.Lease
+			if lease == 0 {
+				lease = time.Second
+			}
+			return js.Consumer(jetstream.ConsumerConfig{
+				Stream: spec.Name, Subjects: []string{spec.Name}, Durable: spec.Group, Start: jetstream.StartAll(), AckWait: lease,
+			}), transport.Address{Name: spec.Name}
+		},
+		Lease:           time.Second,
+		RedeliverWithin: 4 * time.Second,
+		Restart: func(t testing.TB) {
+			t.Helper()
+			before := js.Conn().Stats().Reconnects
+			s.Restart()
+			coreEventually(t, "the connection is back", func() bool {
+				return js.Conn().IsConnected() && js.Conn().Stats().Reconnects > before
+			})
+		},
+		Abandon:      func(_ testing.TB, rx transport.Receiver) { rx.(interface{ Abandon() }).Abandon() },
+		Second:       func(t testing.TB) transporttest.Harness { return jetStreamHarness(t, s) },
+		MaxSize:      1 << 20,
+		Deduplicates: true,
+	}
+}
