@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/pprof"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// bench is a run: a server and a connection to prepare and check its streams.
+type bench struct {
+	cfg      config
+	broker   *broker
+	js       jetstream.JetStream
+	streams  int
+	fixtures map[int]string // filled streams of the current group, by size
+	log      io.Writer
+}
+
+// measure runs the chosen groups.
+func measure(ctx context.Context, cfg config, groups []*group, log io.Writer) (rep *report, err error) {
+	br, err := startBroker()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, br.stop()) }()
+	nc, err := nats.Connect(br.url, nats.MaxReconnects(-1))
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096))
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{cfg: cfg, broker: br, js: js, fixtures: make(map[int]string), log: log}
+	rep = &report{began: time.Now(), rounds: cfg.rounds, quick: cfg.quick, server: nc.ConnectedServerVersion()}
+	for _, g := range groups {
+		if !cfg.only.MatchString(g.name) {
+			continue
+		}
+		results, err := b.group(ctx, g)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", g.name, err)
+		}
+		rep.groups = append(rep.groups, results)
+	}
+	rep.took = time.Since(rep.began)
+	return rep, nil
+}
+
+// group lets the contenders take turns. Each round begins with another one, so
+// that none is always first.
+func (b *bench) group(ctx context.Context, g *group) (*results, error) {
+	r := &results{group: g, samples: make([][]sample, len(g.contenders))}
+	for round := range b.cfg.rounds {
+		for i := range g.contenders {
+			i = (i + round) % len(g.contenders)
+			s, err := b.trial(ctx, g, &g.contenders[i], round)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", g.contenders[i].name, err)
+			}
+			r.samples[i] = append(r.samples[i], s)
+		}
+	}
+	return r, b.clear(ctx)
+}
+
+func (b *bench) trial(ctx context.Context, g *group, c *contender, round int) (sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, trialLimit)
+	defer cancel()
+	if g.trial == nil {
+		return sample{}, errors.New("the workload has no trial")
+	}
+	if b.cfg.profiles != "" && round == b.cfg.rounds-1 {
+		stop, err := profile(b.cfg.profiles, g.name+" "+c.name)
+		if err != nil {
+			return sample{}, err
+		}
+		defer stop()
+	}
+	s, err := g.trial(ctx, b, g, c)
+	if err == nil {
+		fmt.Fprintf(b.log, "%s / %s, round %d: %s, client CPU %.2f us, %.2f allocs, others %.0f %%\n",
+			g.name, c.name, round+1, g.metric.show(s), s.cpu(), s.allocs(), 100*s.others)
+	}
+	return s, err
+}
+
+var unfit = regexp.MustCompile(`[^a-z0-9]+`)
+
+// profile writes a CPU profile until stop is called.
+func profile(dir, name string) (stop func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(filepath.Join(dir, unfit.ReplaceAllString(name, "-")+".prof"))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close() // a profile that was cut short is seen when it is read
+	}, nil
+}
