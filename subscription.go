@@ -98,7 +98,7 @@ func (s *Subscription) plan() plan {
 		Concurrency:  max(set.concurrency, 1),
 		Prefetch:     s.prefetch(),
 		Delay:        p.policy.Delays() || set.compensate != nil,
-		MaxDelay:     p.policy.MaxDelay(),
+		MaxDelay:     s.maxDelay(p.policy),
 		DeadLetter:   wantOwn,
 		Reject:       p.policy.Ack == RejectOnError && p.store == nil,
 		Ordered:      set.orderBy != nil,
@@ -108,16 +108,17 @@ func (s *Subscription) plan() plan {
 	return p
 }
 
+// maxDelay is the longest delay the subscription asks for.
+func (s *Subscription) maxDelay(p recovery.Policy) time.Duration {
+	if s.settings.compensate != nil {
+		return max(p.MaxDelay(), p.Compensation().MaxDelay())
+	}
+	return p.MaxDelay()
+}
+
 // mayFail reports whether a failure can need a dead letter.
 func (s *Subscription) mayFail() bool {
-	switch s.settings.policy.Ack {
-	case AckAlways:
-		return s.settings.compensate != nil
-	case AckFirst:
-		return false
-	default:
-		return true
-	}
+	return s.settings.policy.Ack != AckFirst
 }
 
 // prefetch is how much is held beyond what is being handled.

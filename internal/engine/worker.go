@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
 	"sync"
@@ -125,6 +126,7 @@ type judgement struct {
 	verdict    recovery.Verdict
 	err        error
 	first      time.Time // when its first known attempt ended; zero if none failed
+	whole      bool      // first is of the message's first attempt, not only of the first seen here
 	failed     time.Time // when the last one ended
 	manual     *Manual
 }
@@ -145,6 +147,7 @@ func (s *Subscription) consider(d transport.Delivery) judgement {
 	}
 	charged := max(n-known.returned, 1)
 	c.attempt, c.first = s.cfg.Policy.FirstAttempt(charged), known.first
+	c.whole = charged == 1 || !known.first.IsZero()
 	a := recovery.Arrival{Deliveries: charged, Retries: known.retries}
 	if s.cfg.Policy.MaxAge > 0 && !m.Time.IsZero() {
 		a.Age = time.Since(m.Time)
@@ -207,14 +210,31 @@ func (s *Subscription) judge(c *judgement, err error) {
 	if c.first.IsZero() {
 		c.first = c.failed
 	}
-	elapsed := max(c.failed.Sub(c.first), s.cfg.Policy.MinElapsed(c.attempt))
-	c.verdict = s.cfg.Policy.Decide(recovery.Failure{
+	elapsed := c.failed.Sub(c.first)
+	if !c.whole {
+		elapsed = max(elapsed, s.cfg.Policy.MinElapsed(c.attempt))
+	}
+	c.verdict = s.decide(recovery.Failure{
 		Attempt: c.attempt, Err: err, Elapsed: elapsed,
 		Stopping: s.stopping.Load(), Jitter: rand.Float64(),
 	})
 	if c.verdict.Action == recovery.Ack && s.cfg.Compensate != nil {
 		c.verdict.Action = compensate
 	}
+}
+
+// decide asks the policy. The When of a rule is the user's code and may panic:
+// then the failure is judged without rules.
+func (s *Subscription) decide(f recovery.Failure) (v recovery.Verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Logger.Error("a rule of the policy panicked: the failure is judged without rules", "panic", fmt.Sprint(p))
+			plain := s.cfg.Policy
+			plain.Rules = nil
+			v = plain.Decide(f)
+		}
+	}()
+	return s.cfg.Policy.Decide(f)
 }
 
 // Actions of the engine's own, beyond those of the policy.
