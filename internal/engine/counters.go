@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast-go/holdfast/observe"
+	"github.com/holdfast-go/holdfast/recovery"
 )
 
 // counters are one worker's share of Counts, so that workers do not contend.
@@ -22,4 +23,16 @@ func (k *counters) addTo(c *observe.Counts) {
 	c.Rejected += k.rejected.Load()
 	c.Returned += k.returned.Load()
 	c.LeasesLost += k.lost.Load()
+}
+
+// of is the counter of deliveries that ended with this action.
+func (k *counters) of(a recovery.Action) *atomic.Uint64 {
+	switch a {
+	case recovery.DeadLetter:
+		return &k.dead
+	case recovery.Drop:
+		return &k.discarded
+	default:
+		return &k.handled
+	}
 }

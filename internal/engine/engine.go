@@ -86,6 +86,7 @@ type Subscription struct {
 	started   atomic.Bool
 	stopping  atomic.Bool // the grace is over: attempts that end now were cut short
 	grace     atomic.Int64
+	hung      atomic.Int64 // workers left behind whose handlers have not returned
 
 	mu      sync.Mutex // guards what follows
 	state   observe.State
@@ -96,7 +97,6 @@ type Subscription struct {
 	lanes   *lanes               // nil unless OrderBy is set
 	past    observe.Counts       // counts of workers that have ended
 	dropped uint64
-	hung    int
 }
 
 // New returns a subscription that is not running.
@@ -143,7 +143,7 @@ func (s *Subscription) Health() observe.Health {
 	h := observe.Health{
 		Subscription: s.cfg.Name, Source: s.cfg.Source.String(),
 		State: s.state, Since: s.since, Reason: s.reason,
-		Counts: s.past, Hung: s.hung, Waiting: len(s.held),
+		Counts: s.past, Hung: int(s.hung.Load()), Waiting: len(s.held),
 	}
 	h.Counts.Dropped += s.dropped
 	for w := range s.workers {

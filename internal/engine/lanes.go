@@ -259,7 +259,7 @@ func (w *worker) step(l *lanes, ln *lane) bool {
 		it.begun, it.c = true, w.s.consider(it.delivery)
 	}
 	c := &it.c
-	if c.verdict.Action == recovery.Handle && !w.attempts(c) {
+	if !w.attempts(c) {
 		return false
 	}
 	w.finishHead(l, ln, c)

@@ -61,12 +61,8 @@ func (w *worker) keepLease(pace time.Duration) {
 		w.loseLease(d, ctx, err)
 		return
 	}
-	if w.ctx != nil && time.Duration(w.ticks)*pace > w.s.cfg.MaxLease {
-		if w.timedOut {
-			w.abandonLocked()
-		} else {
-			w.timeOutLocked()
-		}
+	if w.ctx != nil && !w.timedOut && time.Duration(w.ticks)*pace > w.s.cfg.MaxLease {
+		w.timeOutLocked() // and its timer finds out if it hangs
 		return
 	}
 	w.mu.Unlock()

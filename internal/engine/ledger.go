@@ -19,8 +19,9 @@ type note struct {
 	first    time.Time // when its first known attempt ended
 	retries  int       // deliveries that ended in a retry
 	returned int       // deliveries given back uncharged
-	handled  bool      // the handler succeeded, only the ack is missing
-	grave    *grave    // the dead letter that could not be stored yet
+	over     bool      // verdict was performed, only the ack is missing
+	verdict  recovery.Verdict
+	grave    *grave // the dead letter that could not be stored yet
 }
 
 // grave is a verdict of death and what led to it.

@@ -143,14 +143,14 @@ func (p *pool) start() {
 	}
 	p.helpers.Go(p.keepLeases)
 	for range max(p.s.cfg.Want.Concurrency, 1) {
-		p.spawn()
+		p.spawn(nil)
 	}
 }
 
-// spawn starts a worker. It is joined through alive and quiet and not through a
+// spawn starts a worker, which first settles e if there is one. It is joined through alive and quiet and not through a
 // WaitGroup, because a worker whose handler hangs is taken out of the count.
-func (p *pool) spawn() {
-	w := &worker{p: p, s: p.s}
+func (p *pool) spawn(e *estate) {
+	w := &worker{p: p, s: p.s, estate: e}
 	w.timer = time.AfterFunc(time.Hour, w.overdue)
 	w.timer.Stop()
 	p.mu.Lock()
@@ -258,9 +258,7 @@ func (p *pool) finish(grace time.Duration) (unfinished int) {
 	p.returnHeld()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	return p.alive + p.s.hung
+	return p.alive + int(p.s.hung.Load())
 }
 
 func (p *pool) waitQuiet(d time.Duration) bool {

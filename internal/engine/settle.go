@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,10 @@ func (w *worker) settle(c *judgement) {
 		w.s.settleFailed(c, transport.ErrLeaseLost)
 		return
 	}
+	if c.over {
+		w.ack(c, w.counts.of(c.verdict.Action))
+		return
+	}
 	switch c.verdict.Action {
 	case recovery.Ack:
 		w.ack(c, &w.counts.handled)
@@ -41,8 +46,6 @@ func (w *worker) settle(c *judgement) {
 		w.discard(c)
 	case recovery.Reject:
 		w.reject(c)
-	case compensate:
-		w.compensate(c)
 	case keep:
 		w.s.keep(c.manual)
 	}
@@ -52,6 +55,11 @@ func (w *worker) settle(c *judgement) {
 // confirms the ack in the background. Once the receiver is closing there is no
 // background left, so the ack waits.
 func (w *worker) ack(c *judgement, count *atomic.Uint64) {
+	if c.acked {
+		count.Add(1)
+		w.s.settled(c)
+		return
+	}
 	err := transport.ErrUnsupported
 	if p, ok := c.delivery.(transport.PipelinedAcker); ok && w.s.recvCtx.Err() == nil {
 		err = p.AckLater()
@@ -60,13 +68,20 @@ func (w *worker) ack(c *judgement, count *atomic.Uint64) {
 		err = w.s.persist(c.delivery.Ack)
 	}
 	if err != nil {
-		w.s.ledger.change(c.message.Position, func(n *note) { n.handled = true })
-		w.s.settleFailed(c, err)
+		w.s.unacked(c, err)
 		return
 	}
 	count.Add(1)
 	w.s.ledger.forget(c.message.Position)
 	w.s.settled(c)
+}
+
+// unacked remembers a verdict that was performed up to its ack, so that the
+// message is only acked when it comes back.
+func (s *Subscription) unacked(c *judgement, err error) {
+	verdict := c.verdict
+	s.ledger.change(c.message.Position, func(n *note) { n.over, n.verdict = true, verdict })
+	s.settleFailed(c, err)
 }
 
 // retryLater gives the message back with the delay of the verdict.
@@ -116,11 +131,6 @@ func (w *worker) giveBack(c *judgement) {
 // discard acks a message that is not kept.
 func (w *worker) discard(c *judgement) {
 	w.s.cfg.Logger.Warn("message discarded", w.s.story(c)...)
-	if w.s.cfg.Policy.Ack == recovery.AckFirst { // settled before the handler ran
-		w.counts.discarded.Add(1)
-		w.s.settled(c)
-		return
-	}
 	w.ack(c, &w.counts.discarded)
 }
 
@@ -149,6 +159,7 @@ func (w *worker) ackFirst(c *judgement) bool {
 		w.s.settleFailed(c, err)
 		return false
 	}
+	c.acked = true
 	return true
 }
 
@@ -169,15 +180,13 @@ func (w *worker) deadLetter(c *judgement) {
 		return
 	}
 	s.clearState(observe.StateStuck)
+	s.cfg.Logger.Error("message dead-lettered", s.story(c)...)
 	if err := s.persist(c.delivery.Ack); err != nil {
-		// The copy is stored; a second burial of the same delivery is a no-op.
-		s.ledger.change(c.message.Position, func(n *note) { n.handled = true })
-		s.settleFailed(c, err)
+		s.unacked(c, err)
 		return
 	}
 	w.counts.dead.Add(1)
 	s.ledger.forget(c.message.Position)
-	s.cfg.Logger.Error("message dead-lettered", s.story(c)...)
 	s.settled(c)
 }
 
@@ -258,30 +267,45 @@ func (w *worker) burialFailed(c *judgement, err error) {
 	}
 }
 
-// compensate runs the compensation of AckAlways, and acks only after it
-// returned nil. A compensation that fails is retried like a failed handler.
-func (w *worker) compensate(c *judgement) {
-	ctx, cancel := context.WithTimeout(w.p.base, w.s.timeout())
-	defer cancel()
-	err := w.s.runCompensation(ctx, c)
+// compensation is a run of the application's compensation.
+type compensation struct {
+	ctx   Context
+	s     *Subscription
+	a     Attempt
+	cause error
+}
+
+// Context returns the context of the run.
+func (t *compensation) Context() *Context { return &t.ctx }
+
+// Run calls the compensation.
+func (t *compensation) Run(ctx context.Context) error { return t.s.cfg.Compensate(ctx, t.a, t.cause) }
+
+// compensate runs the compensation of AckAlways, watched as a handler is. The
+// message is acked only after it returned nil. It returns false when the worker
+// was left behind.
+func (w *worker) compensate(c *judgement) bool {
+	c.compensating = true
+	a := Attempt{Delivery: c.delivery, Number: c.attempt, Deliveries: c.deliveries}
+	err, mine := w.watch(c, &compensation{s: w.s, a: a, cause: c.err})
+	if mine {
+		w.ended(c, err, 0)
+	}
+	return mine
+}
+
+// judgeCompensation judges a compensation that ended. One that failed is
+// retried like a failed handler.
+func (s *Subscription) judgeCompensation(c *judgement, err error) {
+	c.compensating = false
 	if err == nil {
-		w.ack(c, &w.counts.handled)
+		c.verdict = recovery.Verdict{Action: recovery.Ack, Class: c.verdict.Class}
 		return
 	}
 	c.err = fmt.Errorf("compensate for %q: %w", c.err, err)
-	c.verdict = w.s.cfg.Policy.Compensation().Decide(recovery.Failure{
-		Attempt: c.attempt, Err: err, Stopping: w.s.stopping.Load(),
+	c.verdict = s.decide(s.cfg.Policy.Compensation(), recovery.Failure{
+		Attempt: c.attempt, Err: c.err, Stopping: s.stopping.Load(), Jitter: rand.Float64(),
 	})
-	w.settle(c)
-}
-
-func (s *Subscription) runCompensation(ctx context.Context, c *judgement) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &recovery.PanicError{Value: v}
-		}
-	}()
-	return s.cfg.Compensate(ctx, Attempt{Delivery: c.delivery, Number: c.attempt, Deliveries: c.deliveries}, c.err)
 }
 
 // persist tries a settlement until it succeeds, is refused for good, or its

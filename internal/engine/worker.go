@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -25,12 +26,14 @@ type worker struct {
 	busy    atomic.Bool // a handler runs
 	counts  counters
 	parkFor time.Duration // set by settle for a lane's head that waits; the worker's own
+	own     judgement     // of the delivery in hand, unless a lane has it; the worker's own
+	estate  *estate       // what it takes over when it starts
 
 	mu        sync.Mutex // guards what follows
 	delivery  transport.Delivery
 	lane      *lane // of the delivery, if the subscription is ordered
 	ctx       *Context
-	number    int // of the attempt
+	c         *judgement // of the attempt that runs; whoever takes it over copies it
 	deadline  time.Time
 	timedOut  bool
 	lost      bool // the lease of the delivery is lost
@@ -39,24 +42,101 @@ type worker struct {
 	ticks     int  // keeper ticks the delivery has been in hand
 }
 
+// estate is a delivery whose worker cannot settle it: its handler hangs, or
+// ended the goroutine. Another worker takes it over.
+type estate struct {
+	c    judgement
+	lane *lane
+	lost bool // the lease of the delivery
+	last bool // the heir ends when it has settled this
+}
+
 // run is the worker's life.
 func (w *worker) run() {
+	returned := false
+	defer func() { w.depart(returned) }()
+	w.work()
+	returned = true
+}
+
+func (w *worker) work() {
+	if e := w.estate; e != nil {
+		if !w.inherit(e) || e.last {
+			return
+		}
+	}
 	if l := w.s.lanes; l != nil {
 		w.runLanes(l)
 	} else {
 		w.runPlain()
 	}
+}
+
+// inherit brings a delivery that was taken over to its end.
+func (w *worker) inherit(e *estate) bool {
+	w.estate = nil
+	c := &w.own
+	if e.lane != nil {
+		c = &e.lane.items[0].c
+	}
+	*c = e.c
+	w.hold(c.delivery)
 	w.mu.Lock()
+	w.lane, w.lost = e.lane, e.lost
+	w.mu.Unlock()
+	if !w.attempts(c) {
+		return false
+	}
+	if e.lane != nil {
+		w.finishHead(w.s.lanes, e.lane, c)
+		return true
+	}
+	w.settle(c)
+	w.release()
+	return true
+}
+
+// depart ends the worker's life. returned is false when a handler called
+// runtime.Goexit: then another worker goes on where this one cannot.
+func (w *worker) depart(returned bool) {
+	var e *estate
+	if !returned {
+		e = w.bequeath()
+	}
+	w.mu.Lock()
+	w.delivery = nil
 	abandoned, replaced := w.abandoned, w.replaced
 	w.mu.Unlock()
 	w.s.retire(w, abandoned)
 	switch {
 	case !abandoned:
+		if !returned {
+			w.p.spawn(e)
+		}
 		w.p.leave()
 	case !replaced && w.s.recvCtx.Err() == nil: // there is room again
-		w.p.spawn()
+		w.p.spawn(nil)
 		w.s.clearState(observe.StateStuck)
 	}
+}
+
+// errExited is what a handler that calls runtime.Goexit failed with.
+var errExited = errors.New("handler ended its goroutine with runtime.Goexit")
+
+// bequeath judges the attempt whose handler ended the goroutine.
+func (w *worker) bequeath() *estate {
+	w.mu.Lock()
+	c, ctx, ln, lost := w.c, w.ctx, w.lane, w.lost
+	w.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	e := &estate{c: *c, lane: ln, lost: lost}
+	if _, mine := w.end(ctx); !mine {
+		return nil
+	}
+	w.ended(&e.c, errExited, 0)
+	return e
 }
 
 func (w *worker) runPlain() {
@@ -75,7 +155,7 @@ func (s *Subscription) retire(w *worker, abandoned bool) {
 	delete(s.workers, w)
 	w.counts.addTo(&s.past)
 	if abandoned {
-		s.hung--
+		s.hung.Add(-1)
 	}
 }
 
@@ -84,36 +164,41 @@ func (s *Subscription) retire(w *worker, abandoned bool) {
 func (w *worker) handle(d transport.Delivery) bool {
 	w.counts.received.Add(1)
 	w.hold(d)
-	c := w.s.consider(d)
-	if c.verdict.Action != recovery.Handle {
-		w.settle(&c)
-		w.release()
-		return true
-	}
-	if w.s.cfg.Policy.Ack == recovery.AckFirst && !w.ackFirst(&c) {
-		w.release()
-		return true
-	}
-	if !w.attempts(&c) {
+	c := &w.own
+	*c = w.s.consider(d)
+	if !w.attempts(c) {
 		return false
 	}
-	w.settle(&c)
+	w.settle(c)
 	w.release()
 	return true
 }
 
-// attempts runs the handler until the policy wants something else than another
-// run at once. It returns false when the worker was left behind.
+// attempts runs the handler, and its compensation, until the policy wants
+// something else than another run at once. It returns false when the worker was
+// left behind.
 func (w *worker) attempts(c *judgement) bool {
 	for {
-		if !w.attempt(c) {
-			return false
-		}
-		if c.verdict.Action != recovery.RetryNow {
+		mine := true
+		switch c.verdict.Action {
+		case recovery.Handle:
+			if w.s.cfg.Policy.Ack == recovery.AckFirst && !w.ackFirst(c) {
+				c.verdict.Action = nothing
+				return true
+			}
+			mine = w.attempt(c)
+		case recovery.RetryNow:
+			w.counts.retried.Add(1)
+			c.attempt++
+			mine = w.attempt(c)
+		case compensate:
+			mine = w.compensate(c)
+		default:
 			return true
 		}
-		w.counts.retried.Add(1)
-		c.attempt++
+		if !mine {
+			return false
+		}
 	}
 }
 
@@ -129,6 +214,10 @@ type judgement struct {
 	whole      bool      // first is of the message's first attempt, not only of the first seen here
 	failed     time.Time // when the last one ended
 	manual     *Manual
+
+	acked        bool // before the handler ran, see AckFirst
+	over         bool // the verdict was performed before, and only the ack is missing
+	compensating bool // what runs is the compensation
 }
 
 // consider judges a delivery before its handler runs.
@@ -137,8 +226,8 @@ func (s *Subscription) consider(d transport.Delivery) judgement {
 	n := d.Deliveries()
 	c := judgement{delivery: d, message: m, deliveries: n, verdict: recovery.Verdict{Action: recovery.Handle}}
 	known := s.ledger.look(m.Position)
-	if known.handled {
-		c.verdict = recovery.Verdict{Action: recovery.Ack}
+	if known.over {
+		c.verdict, c.over = known.verdict, true
 		return c
 	}
 	if g := known.grave; g != nil {
@@ -159,36 +248,58 @@ func (s *Subscription) consider(d transport.Delivery) judgement {
 	return c
 }
 
-// attempt runs the handler once and judges the outcome.
+// attempt runs the handler once and judges the outcome. It returns false when
+// the worker was left behind.
 func (w *worker) attempt(c *judgement) bool {
 	s := w.s
 	if s.cfg.Policy.Ack == recovery.Manual && c.manual == nil {
 		c.manual = newManual(s, c)
 	}
 	task := s.cfg.NewTask(Attempt{Delivery: c.delivery, Number: c.attempt, Deliveries: c.deliveries, Manual: c.manual})
-	ctx := task.Context()
-	w.begin(ctx, c.attempt)
 	var started time.Time
 	if s.cfg.Observe != nil {
 		started = time.Now()
 	}
-	err := invoke(ctx, task)
-	timedOut, mine := w.end(ctx)
+	err, mine := w.watch(c, task)
 	if !mine {
 		return false
 	}
-	w.counts.attempts.Add(1)
-	if err != nil && timedOut {
-		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: s.timeout()}, err: err}
+	var took time.Duration
+	if s.cfg.Observe != nil {
+		took = time.Since(started)
 	}
+	w.ended(c, err, took)
+	return true
+}
+
+// watch runs a task under the eyes of the timer and of the keeper of leases.
+// mine is false when the delivery was taken over because the task hung.
+func (w *worker) watch(c *judgement, task Task) (err error, mine bool) {
+	ctx := task.Context()
+	w.begin(ctx, c)
+	err = invoke(ctx, task)
+	timedOut, mine := w.end(ctx)
+	if err != nil && timedOut {
+		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: w.s.timeout()}, err: err}
+	}
+	return err, mine
+}
+
+// ended counts and judges an attempt, or a compensation, that ended.
+func (w *worker) ended(c *judgement, err error, took time.Duration) {
+	s := w.s
+	if c.compensating {
+		s.judgeCompensation(c, err)
+		return
+	}
+	w.counts.attempts.Add(1)
 	if s.cfg.Observe != nil {
 		s.observe(observe.Event{
 			Kind: observe.Attempted, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt,
-			Deliveries: c.deliveries, Duration: time.Since(started), Err: err,
+			Deliveries: c.deliveries, Duration: took, Err: err,
 		})
 	}
 	s.judge(c, err)
-	return true
 }
 
 // judge asks the policy about an attempt that ended.
@@ -199,7 +310,7 @@ func (s *Subscription) judge(c *judgement, err error) {
 		return
 	}
 	if c.manual.isSettled() {
-		c.verdict = recovery.Verdict{Action: recovery.Handle} // settled by hand: nothing left to do
+		c.verdict = recovery.Verdict{Action: nothing}
 		return
 	}
 	if err == nil {
@@ -214,7 +325,7 @@ func (s *Subscription) judge(c *judgement, err error) {
 	if !c.whole {
 		elapsed = max(elapsed, s.cfg.Policy.MinElapsed(c.attempt))
 	}
-	c.verdict = s.decide(recovery.Failure{
+	c.verdict = s.decide(s.cfg.Policy, recovery.Failure{
 		Attempt: c.attempt, Err: err, Elapsed: elapsed,
 		Stopping: s.stopping.Load(), Jitter: rand.Float64(),
 	})
@@ -225,21 +336,21 @@ func (s *Subscription) judge(c *judgement, err error) {
 
 // decide asks the policy. The When of a rule is the user's code and may panic:
 // then the failure is judged without rules.
-func (s *Subscription) decide(f recovery.Failure) (v recovery.Verdict) {
+func (s *Subscription) decide(p recovery.Policy, f recovery.Failure) (v recovery.Verdict) {
 	defer func() {
-		if p := recover(); p != nil {
-			s.cfg.Logger.Error("a rule of the policy panicked: the failure is judged without rules", "panic", fmt.Sprint(p))
-			plain := s.cfg.Policy
-			plain.Rules = nil
-			v = plain.Decide(f)
+		if panicked := recover(); panicked != nil {
+			s.cfg.Logger.Error("a rule of the policy panicked: the failure is judged without rules", "panic", fmt.Sprint(panicked))
+			p.Rules = nil
+			v = p.Decide(f)
 		}
 	}()
-	return s.cfg.Policy.Decide(f)
+	return p.Decide(f)
 }
 
 // Actions of the engine's own, beyond those of the policy.
 const (
 	keep       recovery.Action = 100 + iota // leave unsettled: a manual handler settles later
+	nothing                                 // it is settled, or left to the broker
 	compensate                              // run the compensation, then ack
 )
 
@@ -276,14 +387,14 @@ func (w *worker) release() {
 }
 
 // begin marks the start of an attempt.
-func (w *worker) begin(ctx *Context, number int) {
+func (w *worker) begin(ctx *Context, c *judgement) {
 	var deadline time.Time
 	if t := w.s.cfg.Timeout; t > 0 {
 		deadline = time.Now().Add(t)
 	}
 	ctx.start(w.p.base, deadline)
 	w.mu.Lock()
-	w.ctx, w.number, w.deadline, w.timedOut = ctx, number, deadline, false
+	w.ctx, w.c, w.deadline, w.timedOut = ctx, c, deadline, false
 	late := w.lost
 	w.mu.Unlock()
 	w.busy.Store(true)
@@ -300,7 +411,7 @@ func (w *worker) begin(ctx *Context, number int) {
 func (w *worker) end(ctx *Context) (timedOut, mine bool) {
 	w.mu.Lock()
 	timedOut, mine = w.timedOut, !w.abandoned
-	w.ctx, w.deadline = nil, time.Time{}
+	w.ctx, w.c, w.deadline = nil, nil, time.Time{}
 	w.mu.Unlock()
 	w.busy.Store(false)
 	if w.s.cfg.Timeout > 0 || timedOut {
@@ -347,64 +458,35 @@ func (w *worker) timeOutLocked() {
 	ctx.end(context.DeadlineExceeded)
 }
 
-// abandonLocked takes the delivery over from a handler that hangs, starts
-// another worker in its place, and settles the delivery as a timeout. It unlocks
-// w.mu.
+// abandonLocked takes the delivery over from a handler that hangs and starts
+// another worker in its place, which settles the delivery as a timeout. When
+// too many handlers hang, that worker ends then: each costs a goroutine and
+// whatever its handler holds. It unlocks w.mu.
 func (w *worker) abandonLocked() {
-	d, number, ln := w.delivery, w.number, w.lane
-	w.abandoned, w.delivery, w.ctx = true, nil, nil
+	s := w.s
+	hung := int(s.hung.Add(1))
+	e := &estate{c: *w.c, lane: w.lane, lost: w.lost, last: hung > max(s.cfg.Want.Concurrency, 1)*4}
+	w.abandoned, w.replaced = true, !e.last
+	w.delivery, w.ctx, w.c = nil, nil, nil
 	w.mu.Unlock()
 
-	s := w.s
 	w.busy.Store(false)
-	w.counts.attempts.Add(1)
-	hung := s.countHung()
-	c := judgement{delivery: d, message: d.Message(), deliveries: d.Deliveries(), attempt: number}
-	c.first = s.ledger.look(c.message.Position).first
+	c := &e.c
 	err := &recovery.TimeoutError{After: s.timeout(), Hung: true}
-	s.cfg.Logger.Error("handler hangs and was left behind", "id", c.message.ID, "subject", c.message.Subject, "attempt", number, "hung", hung)
-	s.observe(observe.Event{Kind: observe.Abandoned, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: number, Deliveries: c.deliveries, Err: err})
-	s.judge(&c, err)
+	s.cfg.Logger.Error("handler hangs and was left behind", "id", c.message.ID, "subject", c.message.Subject, "attempt", c.attempt, "hung", hung)
+	s.observe(observe.Event{Kind: observe.Abandoned, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Err: err})
+	if c.compensating {
+		s.judgeCompensation(c, err)
+	} else {
+		w.counts.attempts.Add(1)
+		s.judge(c, err)
+	}
 	if c.verdict.Action == recovery.RetryNow { // not beside the one that hangs
 		c.verdict = recovery.Verdict{Action: recovery.RetryLater, Delay: hangGrace, Class: c.verdict.Class}
 	}
-	w.settleAbandoned(&c, ln)
-	w.replace(hung)
-}
-
-// settleAbandoned settles a delivery that was taken over, in the name of a
-// worker that stands in for the one that hangs.
-func (w *worker) settleAbandoned(c *judgement, ln *lane) {
-	stand := &worker{p: w.p, s: w.s, lane: ln}
-	stand.hold(c.delivery)
-	if ln == nil {
-		stand.settle(c)
-	} else {
-		ln.items[0].c = *c
-		stand.finishHead(w.s.lanes, ln, &ln.items[0].c)
+	if e.last {
+		s.setState(observe.StateStuck, errHungLimit.Error())
 	}
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	stand.counts.addTo(&w.s.past)
-}
-
-// replace starts a worker in the place of one that hangs, as long as not too
-// many do: each costs a goroutine and whatever its handler holds.
-func (w *worker) replace(hung int) {
-	if hung > max(w.s.cfg.Want.Concurrency, 1)*4 {
-		w.s.setState(observe.StateStuck, errHungLimit.Error())
-	} else {
-		w.mu.Lock()
-		w.replaced = true
-		w.mu.Unlock()
-		w.p.spawn()
-	}
+	w.p.spawn(e)
 	w.p.leave()
-}
-
-func (s *Subscription) countHung() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hung++
-	return s.hung
 }
