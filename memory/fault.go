@@ -169,7 +169,7 @@ func (b *Broker) unstalled(ctx context.Context, op Op, address string) error {
 		}
 		b.mu.Lock()
 		ch := b.stalls[op]
-		if ch == nil {
+		if ch == nil || b.closed {
 			return nil
 		}
 		b.mu.Unlock()

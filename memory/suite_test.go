@@ -12,7 +12,7 @@ import (
 
 // harness returns a broker of its own for one promise.
 func harness(t *testing.T) transporttest.Harness {
-	const lease, maxSize = 400 * time.Millisecond, 1 << 20
+	const lease, maxSize = 500 * time.Millisecond, 1 << 20
 	b := memory.New(memory.WithLease(lease), memory.WithMaxSize(maxSize))
 	t.Cleanup(func() {
 		if err := b.Close(t.Context()); err != nil {
