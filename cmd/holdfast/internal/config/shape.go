@@ -87,7 +87,7 @@ func subscriptionShape() *shape {
 		{name: "from", required: true, shape: fromShape()},
 		{name: "handler", required: true, shape: handlerShape()},
 		{name: "concurrency", shape: &shape{kind: number, min: 1, max: 10000, sample: "8", doc: "How many messages are handled at once. Default 1."}},
-		{name: "prefetch", shape: &shape{kind: number, min: 0, max: 100000, sample: "16", doc: "How many messages may wait in the process beyond those being handled. JetStream only."}},
+		{name: "prefetch", shape: &shape{kind: number, min: 1, max: 100000, sample: "16", doc: "How many messages may wait in the process beyond those being handled. JetStream only."}},
 		{name: "timeout", shape: &shape{kind: duration, sample: "30s", doc: "How long the handler may take for one message; longer is a failed attempt. Default none for log, 30s for exec and http."}},
 		{name: "retry", shape: retryShape()},
 		{name: "dead_letter", shape: &shape{kind: boolean, sample: "true", doc: "Whether a message that failed for good is kept as a dead letter. Default true on JetStream; refused on core NATS."}},
@@ -127,11 +127,11 @@ func handlerShape() *shape {
 
 func retryShape() *shape {
 	return &shape{kind: object, doc: "What happens to a message whose handler failed. JetStream only.", fields: []field{
-		{name: "attempts", shape: &shape{kind: number, min: 1, max: 100000, sample: "5", doc: "How often the handler runs at most for one message, immediate retries included."}},
+		{name: "attempts", shape: &shape{kind: number, min: 1, max: 100000, sample: "5", doc: "How often the handler runs at most for one message, immediate retries included. Default 5, or no limit in number when within is set."}},
 		{name: "immediate", shape: &shape{kind: number, min: 0, max: 1000, sample: "1", doc: "How many of the retries follow at once, in process. Fewer than attempts."}},
-		{name: "backoff", shape: &shape{kind: backoff, sample: "[200ms, 1s, 5s]", doc: "The delays between the other retries: a list whose last entry repeats, one duration, or {first, max}, which doubles."}},
+		{name: "backoff", shape: &shape{kind: backoff, sample: "[200ms, 1s, 5s]", doc: "The delays between the other retries: a list whose last entry repeats, one duration, or {first, max}, which doubles. Default {first: 1s, max: 1m}."}},
 		{name: "jitter", shape: &shape{kind: percent, sample: "20%", doc: "Lengthens each delay by up to this share of it."}},
-		{name: "within", shape: &shape{kind: duration, sample: "1h", doc: "No retry begins later than this after the first attempt."}},
+		{name: "within", shape: &shape{kind: duration, sample: "1h", doc: "No retry begins later than this after the first attempt. Default no limit."}},
 	}}
 }
 

@@ -24,8 +24,10 @@ const (
 )
 
 const (
-	// DefaultGrace is how long a command has after SIGTERM.
-	DefaultGrace = 5 * time.Second
+	// DefaultGrace is how long a command has after SIGTERM. It is shorter than
+	// what the engine keeps for handlers to return in when a stop runs out of
+	// grace, so that no command is left behind.
+	DefaultGrace = 1500 * time.Millisecond
 	// stderrTail is how much of what a command wrote last becomes its error.
 	stderrTail = 1 << 10
 	// stdoutHead is how much of what a command wrote first is logged.

@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/config"
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/embedded"
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// The exit codes of check are those of Nagios plugins.
+const (
+	checkOK       = 0
+	checkWarning  = 1
+	checkCritical = 2
+)
+
+// checkTimeout bounds a whole check.
+const checkTimeout = 60 * time.Second
+
+// finding is a finding as check prints it: that of a broker, or one of a file
+// with its place.
+type finding struct {
+	transport.Finding
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+}
+
+func (p *program) checkCommand() *cobra.Command {
+	var offline bool
+	cmd := &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Compare a file with what the broker has today, and change nothing",
+		Long: `Reads the file, looks for its commands, and compares every subscription with the
+broker: what is missing, what differs and how, which promise cannot be kept.
+Nothing is created or changed.
+
+Exit codes are those of Nagios: 0 when run would start without a warning, 1 with
+warnings, 2 when it would refuse to start or the broker does not answer.`,
+		Example: `  holdfast check
+  holdfast check orders.yaml -o json
+  holdfast check --offline               the file and its commands only`,
+		Args: args(0, 1, "at most one file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), checkTimeout)
+			defer cancel()
+			return p.check(ctx, fileArg(args), offline)
+		},
+		ValidArgsFunction: yamlFiles,
+	}
+	cmd.Flags().BoolVar(&offline, "offline", false, "check the file and its commands, not the broker")
+	p.outputFlag(cmd)
+	return cmd
+}
+
+func (p *program) check(ctx context.Context, file string, offline bool) error {
+	c, err := config.Load(file, p.In, p.Env)
+	if err != nil {
+		return p.checkFailed(err)
+	}
+	var found []finding
+	for _, w := range warnings(c) {
+		found = append(found, fromFile(w, transport.LevelWarning))
+	}
+	log := p.logger("auto")
+	_, err = handlers(c, log)
+	if ce, ok := errors.AsType[*holdfast.ContractError](err); ok {
+		for _, f := range ce.Findings {
+			found = append(found, finding{Finding: f})
+		}
+	} else if err != nil {
+		return p.checkFailed(err)
+	}
+	if !offline && err == nil {
+		asked, err := p.askBroker(ctx, c)
+		if err != nil {
+			return p.checkFailed(err)
+		}
+		for _, f := range asked {
+			found = append(found, finding{Finding: f})
+		}
+	}
+	return p.report(c, found)
+}
+
+// checkFailed is a check that could not be made. In a machine's format errors of
+// the file are data.
+func (p *program) checkFailed(err error) error {
+	es, ok := errors.AsType[*config.Errors](err)
+	if !ok || p.Format == "" || p.Format == "table" {
+		return ui.Exit(checkCritical, err)
+	}
+	var found []finding
+	for _, d := range es.List {
+		found = append(found, fromFile(d, transport.LevelError))
+	}
+	return errors.Join(ui.Exit(checkCritical, nil), p.listFindings(found))
+}
+
+func fromFile(d config.Diagnostic, level transport.Level) finding {
+	return finding{
+		Finding: transport.Finding{Code: transport.Code(d.Code), Level: level, Subscription: d.Subscription, Fact: d.Message, Fix: d.Hint},
+		File:    d.File, Line: d.Line, Column: d.Column,
+	}
+}
+
+// askBroker checks every contract.
+func (p *program) askBroker(ctx context.Context, c *config.Config) (found []transport.Finding, err error) {
+	url, stop, err := p.brokerToCheck(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	d := &dialer{url: url}
+	defer func() { err = errors.Join(err, d.close()) }()
+	app, err := build(ctx, c, d, p.logger("auto"), 0)
+	if err != nil {
+		return nil, err
+	}
+	return app.Check(ctx)
+}
+
+// brokerToCheck is the broker run would use. The embedded server is the one that
+// runs, or one that is started on its data for the moment, on a port of its own.
+func (p *program) brokerToCheck(ctx context.Context, c *config.Config) (url string, stop func() error, err error) {
+	none := func() error { return nil }
+	named, err := p.namedBroker()
+	if named != "" || err != nil {
+		return named, none, err
+	}
+	if c.Broker != "" {
+		return c.Broker, none, nil
+	}
+	if err := embedded.Check(c.Listen, true); err != nil {
+		return "", nil, err
+	}
+	data, remove := c.Data, func() error { return nil }
+	if _, err := os.Stat(data); errors.Is(err, fs.ErrNotExist) {
+		// Nothing is created by a check: the answer of an empty server will do.
+		if data, err = os.MkdirTemp("", "holdfast-check-"); err != nil {
+			return "", nil, err
+		}
+		remove = func() error { return os.RemoveAll(data) }
+	}
+	s, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", Data: data})
+	if errors.Is(err, embedded.ErrLocked) {
+		return brokerOf(c), none, nil
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, remove())
+	}
+	return s.URL(), func() error { return errors.Join(closeServer(s), remove()) }, nil
+}
+
+// report prints the findings and chooses the exit code.
+func (p *program) report(c *config.Config, found []finding) error {
+	code := checkOK
+	for _, f := range found {
+		switch f.Level {
+		case transport.LevelError:
+			code = checkCritical
+		case transport.LevelWarning:
+			code = max(code, checkWarning)
+		}
+	}
+	if err := p.listFindings(found); err != nil {
+		return err
+	}
+	st := p.Styles(false)
+	say := map[int]string{
+		checkOK:       st.Good("ok:") + " run would start",
+		checkWarning:  st.Warn("warning:") + " run would start",
+		checkCritical: st.Bad("critical:") + " run would refuse to start",
+	}[code]
+	p.Sayf("%s with %s of %s", say, plural(len(c.Subscriptions), "subscription"), c.Path)
+	if code != checkOK {
+		return ui.Exit(code, nil)
+	}
+	return nil
+}
+
+func (p *program) listFindings(found []finding) error {
+	if p.Format == "" || p.Format == "table" {
+		var plain []transport.Finding
+		for _, f := range found {
+			if f.File != "" {
+				f.Fact = fmt.Sprintf("%s:%d:%d: %s", f.File, f.Line, f.Column, f.Fact)
+			}
+			plain = append(plain, f.Finding)
+		}
+		p.findings(p.Out, plain, p.Styles(true))
+		return nil
+	}
+	return ui.List(p.UI, found, func(f finding) string { return string(f.Code) })
+}
+
+// findings prints findings for people, the serious ones first.
+func (p *program) findings(w io.Writer, found []transport.Finding, st ui.Styles) {
+	order := map[transport.Level]int{transport.LevelError: 0, transport.LevelWarning: 1, transport.LevelInfo: 2}
+	found = slices.Clone(found)
+	slices.SortStableFunc(found, func(a, b transport.Finding) int { return order[a.Level] - order[b.Level] })
+	paint := map[transport.Level]func(string) string{transport.LevelError: st.Bad, transport.LevelWarning: st.Warn, transport.LevelInfo: st.Faint}
+	for _, f := range found {
+		where := ""
+		if f.Subscription != "" {
+			where = " " + st.Bold(f.Subscription) + ":"
+		}
+		level := string(f.Level)
+		if c := paint[f.Level]; c != nil {
+			level = c(level)
+		}
+		_, _ = fmt.Fprintf(w, "%s %s%s %s\n", st.Code(string(f.Code)), level, where, ui.Clean(f.Fact))
+		for _, line := range f.Diff {
+			_, _ = fmt.Fprintf(w, "    %s\n", ui.Clean(line))
+		}
+		if f.Fix != "" {
+			_, _ = fmt.Fprintf(w, "    %s %s\n", st.Faint("fix:"), ui.Clean(f.Fix))
+		}
+	}
+}

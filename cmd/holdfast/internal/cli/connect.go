@@ -1,0 +1,199 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/config"
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/embedded"
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
+	"github.com/holdfast-go/holdfast/deadletter"
+	"github.com/holdfast-go/holdfast/jetstream"
+	"github.com/holdfast-go/holdfast/natscore"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+const (
+	defaultBroker = "nats://127.0.0.1:4222"
+	defaultFile   = "holdfast.yaml"
+	envBroker     = "HOLDFAST_BROKER"
+	// connectTimeout bounds the first connection of a command.
+	connectTimeout = 5 * time.Second
+	// closeTimeout bounds what is left to do when a command ends.
+	closeTimeout = 10 * time.Second
+)
+
+// namedBroker returns the broker that the flag or the environment names, or "".
+func (p *program) namedBroker() (string, error) {
+	url, from := p.broker, "--broker"
+	if url == "" {
+		url, _ = p.Env(envBroker)
+		from = envBroker
+	}
+	if url != "" && !strings.Contains(url, "://") {
+		return "", ui.Usagef("%s %q: write nats://HOST:PORT", from, config.Redact(url))
+	}
+	return url, nil
+}
+
+// anyBroker returns the broker for a command that has no file of its own: the
+// one that is named, that of holdfast.yaml in this directory, or the default.
+func (p *program) anyBroker() (string, error) {
+	url, err := p.namedBroker()
+	if url != "" || err != nil {
+		return url, err
+	}
+	c, err := config.Load(defaultFile, p.In, p.Env)
+	if err != nil {
+		return defaultBroker, nil // a file that is missing or wrong is the business of run and check
+	}
+	return brokerOf(c), nil
+}
+
+// brokerOf is where the broker of a file can be reached.
+func brokerOf(c *config.Config) string {
+	if c.Broker != "" {
+		return c.Broker
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err == nil && port != "0" && port != "-1" {
+		return "nats://" + c.Listen
+	}
+	return defaultBroker
+}
+
+// unreachable gives an error of a connection its exit code.
+func unreachable(err error) error {
+	if err == nil || errors.Is(err, transport.ErrInvalid) {
+		return err
+	}
+	return ui.Exit(ui.ExitUnreachable, err)
+}
+
+// dialer opens the transports a command needs, each once.
+type dialer struct {
+	url  string
+	wait bool         // for a broker that is down
+	stop func() error // ends the embedded server that url belongs to; may be nil
+	js   *jetstream.Transport
+	core *natscore.Transport
+}
+
+func (d *dialer) jetStream(ctx context.Context) (*jetstream.Transport, error) {
+	if d.js != nil {
+		return d.js, nil
+	}
+	var opts []jetstream.Option
+	if d.wait {
+		opts = append(opts, jetstream.WaitForBroker())
+	}
+	ctx, cancel := d.bound(ctx)
+	defer cancel()
+	js, err := jetstream.Connect(ctx, d.url, opts...)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	d.js = js
+	return js, nil
+}
+
+func (d *dialer) natsCore(ctx context.Context) (*natscore.Transport, error) {
+	if d.core != nil {
+		return d.core, nil
+	}
+	var opts []natscore.Option
+	if d.wait {
+		opts = append(opts, natscore.WaitForBroker())
+	}
+	ctx, cancel := d.bound(ctx)
+	defer cancel()
+	core, err := natscore.Connect(ctx, d.url, opts...)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	d.core = core
+	return core, nil
+}
+
+// bound limits a connection attempt unless it was told to wait.
+func (d *dialer) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d.wait {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, connectTimeout)
+}
+
+// close ends what was opened. The context of the command may have ended before;
+// closing has time of its own.
+func (d *dialer) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var errs []error
+	if d.js != nil {
+		errs = append(errs, d.js.Close(ctx))
+	}
+	if d.core != nil {
+		errs = append(errs, d.core.Close(ctx))
+	}
+	if d.stop != nil {
+		errs = append(errs, d.stop())
+	}
+	return errors.Join(errs...)
+}
+
+// deadLetters opens the dead letters of the broker, or those that an embedded
+// server left in a directory.
+func (p *program) deadLetters(ctx context.Context) (*deadletter.Store, *dialer, error) {
+	d, err := p.storeDialer(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	js, err := d.jetStream(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, d.close())
+	}
+	return deadletter.Open(js.DeadLetters()), d, nil
+}
+
+func (p *program) storeDialer(ctx context.Context) (*dialer, error) {
+	if p.data == "" {
+		url, err := p.anyBroker()
+		return &dialer{url: url}, err
+	}
+	if _, err := os.Stat(p.data); err != nil {
+		return nil, ui.Usagef("--data: %w", err)
+	}
+	s, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", Data: p.data})
+	if errors.Is(err, embedded.ErrLocked) {
+		return nil, fmt.Errorf("%w: ask that one, with --broker", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &dialer{url: s.URL(), stop: func() error { return closeServer(s) }}, nil
+}
+
+// brokerError gives errors of a broker that went away their exit code.
+func brokerError(err error) error {
+	if errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrConnectionClosed) {
+		return unreachable(err)
+	}
+	if errors.Is(err, transport.ErrNotFound) {
+		return ui.Exit(ui.ExitNothing, err)
+	}
+	return err
+}
+
+// firstLine is what fits on one line of a title.
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
+	return ui.Clean(s)
+}
+
+func plural(n int, word string) string { return ui.Count(n, word) }

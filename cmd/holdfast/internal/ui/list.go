@@ -1,0 +1,213 @@
+package ui
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"charm.land/lipgloss/v2/table"
+	"go.yaml.in/yaml/v4"
+)
+
+// Formats are the values of --output.
+func Formats() []string { return []string{"table", "json", "jsonl", "yaml", "name"} }
+
+// Column is one column of a table.
+type Column[T any] struct {
+	Name  string
+	Value func(T) string
+}
+
+// List writes items as the format says: a table on a terminal, tab-separated
+// values when piped, or machine-readable. name is what identifies an item.
+func List[T any](u *UI, items []T, name func(T) string, columns ...Column[T]) error {
+	switch u.Format {
+	case "json":
+		if items == nil {
+			items = []T{}
+		}
+		return u.JSON(items)
+	case "jsonl":
+		enc := json.NewEncoder(u.Out)
+		enc.SetEscapeHTML(false)
+		for _, it := range items {
+			if err := enc.Encode(it); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "yaml":
+		return u.yaml(items)
+	case "name":
+		for _, it := range items {
+			if _, err := fmt.Fprintln(u.Out, name(it)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if u.OutTTY || u.Format == "table" {
+		return tabular(u, items, columns)
+	}
+	return separated(u.Out, items, columns)
+}
+
+// One writes one item as the format says; text is for people.
+func (u *UI) One(item any, name string, text func(w io.Writer) error) error {
+	switch u.Format {
+	case "json":
+		return u.JSON(item)
+	case "jsonl":
+		enc := json.NewEncoder(u.Out)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(item)
+	case "yaml":
+		return u.yaml(item)
+	case "name":
+		_, err := fmt.Fprintln(u.Out, name)
+		return err
+	default:
+		return text(u.Out)
+	}
+}
+
+// JSON writes v, indented, to stdout.
+func (u *UI) JSON(v any) error {
+	enc := json.NewEncoder(u.Out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// yaml writes v by its JSON names.
+func (u *UI) yaml(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var n yaml.Node
+	if err := yaml.Load(b, &n); err != nil {
+		return err
+	}
+	blockStyle(&n)
+	out, err := yaml.Dump(&n)
+	if err != nil {
+		return err
+	}
+	_, err = u.Out.Write(out)
+	return err
+}
+
+// blockStyle undoes the style that comes from reading JSON.
+func blockStyle(n *yaml.Node) {
+	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
+		n.Style = 0
+	}
+	for _, c := range n.Content {
+		blockStyle(c)
+	}
+}
+
+func tabular[T any](u *UI, items []T, columns []Column[T]) error {
+	st := u.Styles(true)
+	var rows [][]string
+	for _, it := range items {
+		row := make([]string, len(columns))
+		for i, c := range columns {
+			row[i] = cell(c.Value(it), 60)
+		}
+		rows = append(rows, row)
+	}
+	heads := make([]string, len(columns))
+	for i, c := range columns {
+		heads[i] = st.Bold(strings.ToUpper(c.Name))
+	}
+	t := table.New().Headers(heads...).Rows(rows...).
+		BorderTop(false).BorderBottom(false).BorderLeft(false).BorderRight(false).
+		BorderColumn(false).BorderHeader(false).BorderRow(false).
+		Wrap(false).
+		StyleFunc(func(int, int) lipgloss.Style { return lipgloss.NewStyle().PaddingRight(2) })
+	for _, line := range strings.Split(t.Render(), "\n") {
+		if _, err := fmt.Fprintln(u.Out, strings.TrimRight(line, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func separated[T any](w io.Writer, items []T, columns []Column[T]) error {
+	heads := make([]string, len(columns))
+	for i, c := range columns {
+		heads[i] = strings.ToUpper(c.Name)
+	}
+	if _, err := fmt.Fprintln(w, strings.Join(heads, "\t")); err != nil {
+		return err
+	}
+	for _, it := range items {
+		row := make([]string, len(columns))
+		for i, c := range columns {
+			row[i] = cell(c.Value(it), 0)
+		}
+		if _, err := fmt.Fprintln(w, strings.Join(row, "\t")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cell makes text fit for one cell: one line, no control characters, at most
+// limit characters unless that is 0. What a message says must not move the
+// cursor of whoever looks at it.
+func cell(s string, limit int) string {
+	s = Clean(strings.Join(strings.Fields(s), " "))
+	if r := []rune(s); limit > 0 && len(r) > limit {
+		return string(r[:limit-1]) + "…"
+	}
+	return s
+}
+
+// Clean removes control characters other than newline and tab, and bytes that
+// are not UTF-8.
+func Clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\ufffd"))
+}
+
+// Ago says how long ago t was, in one unit.
+func Ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := now.Sub(t)
+	switch {
+	case d < time.Second:
+		return "now"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds ago", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd ago", int(d.Hours()/24))
+	}
+}
+
+// Count writes a number with its word, "1 message" or "1,204 messages".
+func Count(n int, word string) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	if n == 1 {
+		return s + " " + word
+	}
+	return s + " " + word + "s"
+}

@@ -1,0 +1,143 @@
+package ui_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
+)
+
+type item struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
+	N    int    `json:"n"`
+}
+
+func screen(env ...string) (*ui.UI, *bytes.Buffer, *bytes.Buffer) {
+	var out, talk bytes.Buffer
+	return &ui.UI{In: strings.NewReader(""), Out: &out, Err: &talk, Env: func(name string) (string, bool) {
+		for _, kv := range env {
+			if k, v, _ := strings.Cut(kv, "="); k == name {
+				return v, true
+			}
+		}
+		return "", false
+	}}, &out, &talk
+}
+
+func list(u *ui.UI, items ...item) error {
+	return ui.List(u, items, func(i item) string { return i.ID },
+		ui.Column[item]{Name: "id", Value: func(i item) string { return i.ID }},
+		ui.Column[item]{Name: "text", Value: func(i item) string { return i.Text }})
+}
+
+func TestEachFormatIsWhatItSays(t *testing.T) {
+	t.Parallel()
+	items := []item{{"a", "one <two>\tthree\n\x1b[31mfour", 1}, {"b", "true", 2}}
+	for format, want := range map[string]string{
+		"":      "ID\tTEXT\na\tone <two> three [31mfour\nb\ttrue\n",
+		"table": "ID  TEXT\na   one <two> three [31mfour\nb   true\n",
+		"json":  "[\n  {\n    \"id\": \"a\",\n    \"text\": \"one <two>\\tthree\\n\\u001b[31mfour\",\n    \"n\": 1\n  },\n  {\n    \"id\": \"b\",\n    \"text\": \"true\",\n    \"n\": 2\n  }\n]\n",
+		"jsonl": "{\"id\":\"a\",\"text\":\"one <two>\\tthree\\n\\u001b[31mfour\",\"n\":1}\n{\"id\":\"b\",\"text\":\"true\",\"n\":2}\n",
+		"yaml":  "- id: a\n  text: \"one <two>\\tthree\\n\\e[31mfour\"\n  n: 1\n- id: b\n  text: 'true'\n  n: 2\n",
+		"name":  "a\nb\n",
+	} {
+		u, out, _ := screen()
+		u.Format = format
+		if err := list(u, items...); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != want {
+			t.Errorf("%q:\n%q\nwant\n%q", format, out.String(), want)
+		}
+	}
+}
+
+func TestNothingIsStillAList(t *testing.T) {
+	t.Parallel()
+	for format, want := range map[string]string{"json": "[]\n", "jsonl": "", "yaml": "[]\n", "name": ""} {
+		u, out, _ := screen()
+		u.Format = format
+		if err := list(u); err != nil {
+			t.Fatal(err)
+		}
+		if format != "yaml" && out.String() != want {
+			t.Errorf("%s: %q", format, out.String())
+		}
+	}
+}
+
+func TestColoursAreUsedWhereTheyAreWanted(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		env  string
+		flag string
+		tty  bool
+		want bool
+	}{
+		{"", "", true, true},
+		{"", "", false, false},
+		{"NO_COLOR=1", "", true, false},
+		{"NO_COLOR=", "", true, true},
+		{"CLICOLOR_FORCE=1", "", false, true},
+		{"CLICOLOR_FORCE=0", "", false, false},
+		{"TERM=dumb", "", true, false},
+		{"NO_COLOR=1", "always", false, true},
+		{"CLICOLOR_FORCE=1", "never", true, false},
+	} {
+		u, _, _ := screen(tc.env)
+		u.Color = tc.flag
+		if got := u.Colors(tc.tty); got != tc.want {
+			t.Errorf("%+v: %v", tc, got)
+		}
+	}
+	u, _, _ := screen()
+	u.Color = "always"
+	if s := u.Styles(false).Bad("x"); s == "x" || !strings.Contains(s, "x") {
+		t.Errorf("Bad = %q", s)
+	}
+}
+
+func TestNothingIsChangedWithoutAYes(t *testing.T) {
+	t.Parallel()
+	refused := func(err error) bool {
+		e, ok := errors.AsType[*ui.ExitError](err)
+		return ok && e.Code == ui.ExitRefused
+	}
+	u, _, _ := screen()
+	if err := u.Confirm("sure?"); !refused(err) || !strings.Contains(err.Error(), "--yes") {
+		t.Errorf("off a terminal: %v", err)
+	}
+	u.Yes = true
+	if err := u.Confirm("sure?"); err != nil {
+		t.Errorf("--yes: %v", err)
+	}
+	for answer, ok := range map[string]bool{"y\n": true, "YES\n": true, "\n": false, "n\n": false, "": false, "yup\n": false} {
+		u, _, talk := screen()
+		u.InTTY, u.In = true, strings.NewReader(answer)
+		if err := u.Confirm("sure?"); (err == nil) != ok || (!ok && !refused(err)) {
+			t.Errorf("answer %q: %v", answer, err)
+		}
+		if talk.String() != "sure? [y/N] " {
+			t.Errorf("asked %q", talk.String())
+		}
+	}
+}
+
+func TestTimesAndCountsReadWell(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_000_000, 0)
+	for d, want := range map[time.Duration]string{0: "now", 5 * time.Second: "5s ago", 90 * time.Second: "1m ago", 3 * time.Hour: "3h ago", 100 * time.Hour: "4d ago"} {
+		if got := ui.Ago(now.Add(-d), now); got != want {
+			t.Errorf("%s: %q", d, got)
+		}
+	}
+	for n, want := range map[int]string{0: "0 messages", 1: "1 message", 999: "999 messages", 1204: "1,204 messages", 1234567: "1,234,567 messages"} {
+		if got := ui.Count(n, "message"); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
+	}
+}
