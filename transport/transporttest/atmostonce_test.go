@@ -122,3 +122,24 @@ func TestDeniedAbilityMustBeDenied(t *testing.T) {
 		})
 	}
 }
+
+func TestIncompleteHarnessIsRefused(t *testing.T) {
+	t.Parallel()
+	for what, spoil := range map[string]func(*transporttest.Harness){
+		"Transport":       func(h *transporttest.Harness) { h.Transport = nil },
+		"Source":          func(h *transporttest.Harness) { h.Source = nil },
+		"RedeliverWithin": func(h *transporttest.Harness) { h.RedeliverWithin = h.Lease },
+		"Lease":           func(h *transporttest.Harness) { h.Lease = time.Millisecond },
+		"MaxSize":         func(h *transporttest.Harness) { h.MaxSize = 0 },
+		"Restart":         func(h *transporttest.Harness) { h.Restart = nil },
+		"Second":          func(h *transporttest.Harness) { h.Transport.(*wrapped).caps.Durable = true },
+	} {
+		h := harness(t, nil)
+		spoil(&h)
+		r := &recorder{TB: t}
+		transporttest.Promises()[0].Check(r, h)
+		if len(r.log) != 1 || !strings.Contains(r.log[0], "harness: "+what) {
+			t.Errorf("without %s: %q", what, r.log)
+		}
+	}
+}

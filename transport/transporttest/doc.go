@@ -27,6 +27,10 @@
 //     was; an abandoned message does not come back.
 //   - It cannot hold messages back, so the window bounds nothing there.
 //
+// Most promises wait for leases rather than work: run the tests with a -parallel
+// above the number of processors. Only failures take as long as
+// [Harness].Patience.
+//
 // The suite uses the standard library only. A single promise can be run with
 // [Promise.Check] on any testing.TB, inside a testing/synctest bubble too.
 package transporttest

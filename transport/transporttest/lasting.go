@@ -166,7 +166,7 @@ func capabilitiesMatchInterfaces(w *world) {
 	rx, to := w.listen("a", 10)
 	w.publish(to, w.message("for its interfaces"))
 	d := w.receive(rx, "the message")
-	if d.Message() != d.Message() {
+	if first := d.Message(); first != d.Message() {
 		w.Errorf("Message returns another pointer each time")
 	}
 	if _, ok := d.(transport.Rejecter); w.caps.Rejects && !ok {

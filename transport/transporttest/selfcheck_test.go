@@ -315,14 +315,16 @@ func (r *recorder) note(text string) {
 	r.log = append(r.log, text)
 }
 
-func (r *recorder) Helper()                        {}
-func (r *recorder) Error(args ...any)              { r.note(fmt.Sprint(args...)) }
-func (r *recorder) Errorf(f string, args ...any)   { r.note(fmt.Sprintf(f, args...)) }
-func (r *recorder) Fail()                          { r.note("failed") }
-func (r *recorder) FailNow()                       { r.note("failed"); runtime.Goexit() }
-func (r *recorder) Fatal(args ...any)              { r.note(fmt.Sprint(args...)); runtime.Goexit() }
-func (r *recorder) Fatalf(f string, args ...any)   { r.note(fmt.Sprintf(f, args...)); runtime.Goexit() }
-func (r *recorder) Failed() bool                   { r.mu.Lock(); defer r.mu.Unlock(); return r.failed }
+func (r *recorder) Helper()                      {}
+func (r *recorder) Error(args ...any)            { r.note(fmt.Sprint(args...)) }
+func (r *recorder) Errorf(f string, args ...any) { r.note(fmt.Sprintf(f, args...)) }
+func (r *recorder) Fail()                        { r.note("failed") }
+func (r *recorder) FailNow()                     { r.note("failed"); runtime.Goexit() }
+func (r *recorder) Fatal(args ...any)            { r.note(fmt.Sprint(args...)); runtime.Goexit() }
+func (r *recorder) Fatalf(f string, args ...any) { r.note(fmt.Sprintf(f, args...)); runtime.Goexit() }
+
+func (r *recorder) Failed() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.failed }
+
 func (r *recorder) Skip(args ...any)               { r.note("skipped: " + fmt.Sprint(args...)); runtime.Goexit() }
 func (r *recorder) Skipf(f string, args ...any)    { r.Skip(fmt.Sprintf(f, args...)) }
 func (r *recorder) SkipNow()                       { r.Skip() }
