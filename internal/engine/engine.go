@@ -86,12 +86,14 @@ type Subscription struct {
 	started   atomic.Bool
 	stopping  atomic.Bool // the grace is over: attempts that end now were cut short
 	grace     atomic.Int64
+	receiving atomic.Bool  // there is a receiver
 	hung      atomic.Int64 // workers left behind whose handlers have not returned
 
 	mu      sync.Mutex // guards what follows
 	state   observe.State
 	reason  string
 	since   time.Time
+	stuck   map[obstacle]string  // what keeps messages from getting through, and why
 	workers map[*worker]struct{} // every worker, those that hang included
 	held    map[*Manual]struct{} // deliveries left to be settled by hand
 	lanes   *lanes               // nil unless OrderBy is set
@@ -113,7 +115,7 @@ func New(cfg Config) *Subscription {
 	recvCtx, stop := context.WithCancel(context.Background())
 	return &Subscription{
 		cfg: cfg, stop: stop, recvCtx: recvCtx, settleCtx: context.WithoutCancel(recvCtx), finished: make(chan struct{}),
-		state: observe.StateIdle, since: time.Now(),
+		state: observe.StateIdle, since: time.Now(), stuck: make(map[obstacle]string),
 		workers: make(map[*worker]struct{}), held: make(map[*Manual]struct{}),
 	}
 }
@@ -167,13 +169,15 @@ func (s *Subscription) News(e transport.Event) {
 		s.mu.Unlock()
 		s.cfg.Logger.Warn("messages dropped before a handler saw them", "count", e.Count, "detail", e.Detail)
 	case transport.Stalled, transport.ConnectionLost:
-		s.setState(observe.StateStuck, describe(e))
+		s.block(noFlow, describe(e))
 	case transport.Flowing:
-		s.clearState(observe.StateStuck)
+		s.unblock(noFlow)
 	case transport.Disconnected:
 		s.setState(observe.StateRetrying, describe(e))
 	case transport.Reconnected:
-		s.clearState(observe.StateRetrying)
+		if s.receiving.Load() { // else the receiver is being reopened
+			s.setState(observe.StateRunning, "")
+		}
 	default:
 		s.cfg.Logger.Warn("transport news", "kind", string(e.Kind), "count", e.Count, "detail", e.Detail, "err", e.Err)
 	}
@@ -194,6 +198,9 @@ func describe(e transport.Event) string {
 // setState changes the state and tells it once: a log line and an event.
 func (s *Subscription) setState(state observe.State, reason string) {
 	s.mu.Lock()
+	if state == observe.StateRunning && len(s.stuck) > 0 {
+		state, reason = observe.StateStuck, s.stuckReasonLocked()
+	}
 	if s.state == state && (s.reason == reason || state == observe.StateRetrying || state == observe.StateStuck) {
 		s.reason = reason
 		s.mu.Unlock()
@@ -215,14 +222,43 @@ func (s *Subscription) setState(state observe.State, reason string) {
 	s.observe(observe.Event{Kind: observe.StateChanged, State: state, Err: reasonError(reason)})
 }
 
-// clearState goes back to running from a state that is over.
-func (s *Subscription) clearState(from observe.State) {
+// obstacle is something that keeps messages from getting through while the
+// receiver works.
+type obstacle uint8
+
+const (
+	noFlow    obstacle = iota // the transport gets nothing although it should
+	noBurials                 // dead letters cannot be stored
+	noSlots                   // every handler hangs
+)
+
+// block makes the subscription stuck until the obstacle is gone.
+func (s *Subscription) block(o obstacle, reason string) {
 	s.mu.Lock()
-	over := s.state == from
+	s.stuck[o] = reason
+	s.mu.Unlock()
+	s.setState(observe.StateStuck, reason)
+}
+
+// unblock takes an obstacle away. The common case, that there is none, is cheap.
+func (s *Subscription) unblock(o obstacle) {
+	s.mu.Lock()
+	_, there := s.stuck[o]
+	delete(s.stuck, o)
+	over := there && s.state == observe.StateStuck
 	s.mu.Unlock()
 	if over {
 		s.setState(observe.StateRunning, "")
 	}
+}
+
+func (s *Subscription) stuckReasonLocked() string {
+	for _, o := range [...]obstacle{noFlow, noBurials, noSlots} {
+		if reason, ok := s.stuck[o]; ok {
+			return reason
+		}
+	}
+	return ""
 }
 
 func reasonError(reason string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast/observe"
@@ -52,9 +53,11 @@ func (s *Subscription) supervise(p *pool) {
 		}
 		opened := time.Now()
 		p.feed(rx)
+		s.receiving.Store(true)
 		s.setState(observe.StateRunning, "")
 		err = p.waitFailure(s.recvCtx)
 		p.feed(nil)
+		s.receiving.Store(false)
 		s.closeReceiver(rx)
 		if s.recvCtx.Err() != nil {
 			return
@@ -118,6 +121,8 @@ type pool struct {
 	alive   int           // workers that have not ended and do not hang
 	quiet   chan struct{} // closed when alive is 0 after the stop
 
+	empty atomic.Int64 // slots without a worker, because too many hang
+
 	lastPace time.Duration // of the keeper, which alone uses it
 
 	helpers sync.WaitGroup // the keeper and the lanes' dispatcher
@@ -160,6 +165,17 @@ func (p *pool) spawn(e *estate) {
 	p.s.workers[w] = struct{}{}
 	p.s.mu.Unlock()
 	go w.run()
+}
+
+// fillSlot starts a worker for an empty slot, and tells whether there was one.
+func (p *pool) fillSlot() bool {
+	for n := p.empty.Load(); n > 0 && p.s.recvCtx.Err() == nil; n = p.empty.Load() {
+		if p.empty.CompareAndSwap(n, n-1) {
+			p.spawn(nil)
+			return true
+		}
+	}
+	return false
 }
 
 // leave takes a worker out of the count of those that are waited for.

@@ -179,7 +179,7 @@ func (w *worker) deadLetter(c *judgement) {
 		w.burialFailed(c, err)
 		return
 	}
-	s.clearState(observe.StateStuck)
+	s.unblock(noBurials)
 	s.cfg.Logger.Error("message dead-lettered", s.story(c)...)
 	if err := s.persist(c.delivery.Ack); err != nil {
 		s.unacked(c, err)
@@ -245,7 +245,7 @@ func stage(v recovery.Verdict) string {
 // burialFailed keeps the message where it is and the failure visible.
 func (w *worker) burialFailed(c *judgement, err error) {
 	s := w.s
-	s.setState(observe.StateStuck, "dead letters cannot be stored: "+err.Error())
+	s.block(noBurials, "dead letters cannot be stored: "+err.Error())
 	s.observe(observe.Event{Kind: observe.BurialFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
 	again := &grave{verdict: c.verdict, err: c.err, attempts: c.attempt, first: c.first, failed: c.failed}
 	tries := 0

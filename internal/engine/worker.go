@@ -38,7 +38,6 @@ type worker struct {
 	timedOut  bool
 	lost      bool // the lease of the delivery is lost
 	abandoned bool
-	replaced  bool // another worker runs in the place of this one
 	ticks     int  // keeper ticks the delivery has been in hand
 }
 
@@ -105,7 +104,7 @@ func (w *worker) depart(returned bool) {
 	}
 	w.mu.Lock()
 	w.delivery = nil
-	abandoned, replaced := w.abandoned, w.replaced
+	abandoned := w.abandoned
 	w.mu.Unlock()
 	w.s.retire(w, abandoned)
 	switch {
@@ -114,9 +113,8 @@ func (w *worker) depart(returned bool) {
 			w.p.spawn(e)
 		}
 		w.p.leave()
-	case !replaced && w.s.recvCtx.Err() == nil: // there is room again
-		w.p.spawn(nil)
-		w.s.clearState(observe.StateStuck)
+	case w.p.fillSlot(): // there is room again
+		w.s.unblock(noSlots)
 	}
 }
 
@@ -466,7 +464,10 @@ func (w *worker) abandonLocked() {
 	s := w.s
 	hung := int(s.hung.Add(1))
 	e := &estate{c: *w.c, lane: w.lane, lost: w.lost, last: hung > max(s.cfg.Want.Concurrency, 1)*4}
-	w.abandoned, w.replaced = true, !e.last
+	if e.last {
+		w.p.empty.Add(1)
+	}
+	w.abandoned = true
 	w.delivery, w.ctx, w.c = nil, nil, nil
 	w.mu.Unlock()
 
@@ -485,7 +486,7 @@ func (w *worker) abandonLocked() {
 		c.verdict = recovery.Verdict{Action: recovery.RetryLater, Delay: hangGrace, Class: c.verdict.Class}
 	}
 	if e.last {
-		s.setState(observe.StateStuck, errHungLimit.Error())
+		s.block(noSlots, errHungLimit.Error())
 	}
 	w.p.spawn(e)
 	w.p.leave()
