@@ -88,6 +88,8 @@ func (s *Subscription) settledByHand(m *Manual, v recovery.Verdict) {
 		s.past.Retried++
 	case recovery.Reject:
 		s.past.Rejected++
+	case recovery.Return:
+		s.past.Returned++
 	}
 	s.mu.Unlock()
 	c := m.c
@@ -135,6 +137,6 @@ func (p *pool) returnHeld() {
 	p.s.mu.Unlock()
 	for m := range held {
 		// A failure leaves the message to its lease, which brings it back.
-		_ = m.Nack(p.s.settleCtx, 0)
+		_ = m.settle(recovery.Verdict{Action: recovery.Return}, func() error { return m.c.delivery.Nack(p.s.settleCtx, 0) })
 	}
 }

@@ -38,7 +38,7 @@ type worker struct {
 	timedOut  bool
 	lost      bool // the lease of the delivery is lost
 	abandoned bool
-	ticks     int  // keeper ticks the delivery has been in hand
+	ticks     int // keeper ticks the delivery has been in hand
 }
 
 // estate is a delivery whose worker cannot settle it: its handler hangs, or
