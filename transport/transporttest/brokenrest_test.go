@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast/internal/wire"
@@ -223,6 +224,10 @@ func brokenRest() []breakage {
 		{"SurvivesRestart", "the connection does not", func(w *wrapped) {
 			w.onRestart = func() { w.Disconnect(nil) }
 		}},
+		{"NothingConfirmedIsLostInARestart", "what is published meanwhile is confirmed and lost", losing},
+		{"NothingConfirmedIsLostInARestart", "it cannot be published again", func(w *wrapped) {
+			w.onRestart = func() { w.Disconnect(nil) }
+		}},
 		{"RestartIsObserved", "nothing is told", func(w *wrapped) { w.onRestart = func() {} }},
 		{"RestartIsObserved", "the end is not told", func(w *wrapped) { w.onRestart = func() { w.Disconnect(nil) } }},
 		{"PrefixLeavesTheSourceAlone", "the prefix is dropped", func(w *wrapped) { w.noPrefix = true }},
@@ -244,5 +249,21 @@ func brokenRest() []breakage {
 				return rx
 			}
 		}},
+	}
+}
+
+// losing confirms what is published during a restart without storing it.
+func losing(w *wrapped) {
+	var down atomic.Bool
+	w.onRestart = func() {
+		down.Store(true)
+		<-time.After(time.Second)
+		down.Store(false)
+	}
+	w.onPublish = func(ctx context.Context, to transport.Address, m *transport.Message) error {
+		if down.Load() {
+			return nil
+		}
+		return w.Broker.Publish(ctx, to, m)
 	}
 }

@@ -19,8 +19,6 @@ func lasting() []Promise {
 		{"ForeignSourceIsRefused", foreignSourceIsRefused},
 		{"CapabilitiesMatchInterfaces", capabilitiesMatchInterfaces},
 		{"PrefixLeavesTheSourceAlone", prefixLeavesTheSourceAlone},
-		{"SurvivesRestart", survivesRestart},
-		{"RestartIsObserved", restartIsObserved},
 		{"StoredMessagesSurviveTheirReader", storedMessagesSurviveTheirReader},
 		{"CloseLeavesNoGoroutine", closeLeavesNoGoroutine},
 	}
@@ -204,76 +202,6 @@ func prefixLeavesTheSourceAlone(w *world) {
 	}
 	if found := errorsIn(w.find(prefixed, w.want("a", 1))); len(found) > 0 {
 		w.Errorf("the prefixed source cannot work: %v", found)
-	}
-}
-
-func restartIsObserved(w *world) {
-	o, ok := w.tr.(transport.Observable)
-	if !ok || w.h.Restart == nil {
-		return // a transport that is not Observable promises no events
-	}
-	events := make(chan transport.Event, 1000)
-	stop := o.Observe(func(e transport.Event) {
-		select {
-		case events <- e:
-		default: // fn must not block
-		}
-	})
-	_, _ = w.listen("a", 1)
-	w.h.Restart(w)
-	for _, kind := range []transport.EventKind{transport.Disconnected, transport.Reconnected} {
-		for await(w, events, "the event "+string(kind)).Kind != kind {
-		}
-	}
-	stop()
-	stop() // idempotent
-}
-
-func survivesRestart(w *world) {
-	if w.h.Restart == nil {
-		return // only where there is neither storage nor a connection, see Harness
-	}
-	src, to := w.leased("a", w.long())
-	want := w.want("a", 10)
-	w.provision(src, want)
-	rx := w.start(src, want)
-	acked, kept := w.message("acked before"), w.message("stored before")
-	w.publish(to, acked)
-	w.ack(w.receive(rx, "the message before the restart"))
-	if w.caps.Durable {
-		w.publish(to, kept)
-	}
-	w.h.Restart(w)
-	if w.caps.Durable {
-		d := w.receiveWithin(rx, w.back(), "a message stored before the restart")
-		w.same(d, kept, "a message stored before the restart")
-		w.ack(d)
-	}
-	after := w.message("published after")
-	w.publishUntilTaken(to, after)
-	d := w.receiveWithin(rx, w.back(), "an open receiver after the restart")
-	w.same(d, after, "an open receiver after the restart")
-	w.ack(d)
-	w.nothing(rx, w.h.Quiet, "what was acked before the restart")
-}
-
-// publishUntilTaken repeats a publish as the engine would: while the connection
-// is being restored it fails with Temporary or Unknown errors.
-func (w *world) publishUntilTaken(to transport.Address, m *transport.Message) {
-	w.Helper()
-	within, cancel := w.within(w.back())
-	defer cancel()
-	for {
-		ctx, done := w.soon()
-		err := w.tr.Publish(ctx, to, m)
-		done()
-		if err == nil {
-			return
-		}
-		if transport.KindOf(err) == transport.Permanent || within.Err() != nil {
-			w.Fatalf("publish after the restart: %v", err)
-		}
-		w.pause(10 * time.Millisecond)
 	}
 }
 
