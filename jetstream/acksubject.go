@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"errors"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -18,7 +17,9 @@ type ackInfo struct {
 	deliveries       uint64
 	streamSeq        uint64
 	consumerSeq      uint64
-	stored           int64 // nanoseconds since 1970
+	stored           uint64 // nanoseconds since 1970
+
+	seqText, storedText string // as they stand in the subject
 }
 
 var errAckSubject = errors.New("the ack subject has an unknown form")
@@ -27,38 +28,41 @@ var errAckSubject = errors.New("the ack subject has an unknown form")
 //
 //	$JS.ACK.<stream>.<consumer>.<deliveries>.<sseq>.<cseq>.<time>.<pending>
 //	$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<sseq>.<cseq>.<time>.<pending>[.<token>]
-func parseAck(subject string) (ackInfo, error) {
-	var a ackInfo
+//
+// It runs once for each message, and neither allocates nor copies.
+func parseAck(subject string) (a ackInfo, err error) {
 	if !strings.HasPrefix(subject, ackPrefix) {
 		return a, errAckSubject
 	}
-	var parts [12]string
-	n, rest := 0, subject[len(ackPrefix):]
-	for n < len(parts) {
-		i := strings.IndexByte(rest, '.')
-		if i < 0 {
-			parts[n] = rest
-			n++
-			break
-		}
-		parts[n], rest = rest[:i], rest[i+1:]
-		n++
-	}
-	p := parts[:n]
-	switch {
-	case n == 7:
-	case n >= 9:
-		p = p[2:]
+	rest := subject[len(ackPrefix):]
+	switch dots := strings.Count(rest, "."); {
+	case dots == 6:
+	case dots >= 8:
+		_, rest = part(rest)
+		_, rest = part(rest)
 	default:
 		return a, errAckSubject
 	}
-	a.stream, a.consumer = p[0], p[1]
-	var stored uint64
-	if !number(p[2], &a.deliveries) || !number(p[3], &a.streamSeq) || !number(p[4], &a.consumerSeq) || !number(p[5], &stored) {
+	var deliveries, consumerSeq string
+	a.stream, rest = part(rest)
+	a.consumer, rest = part(rest)
+	deliveries, rest = part(rest)
+	a.seqText, rest = part(rest)
+	consumerSeq, rest = part(rest)
+	a.storedText, _ = part(rest)
+	if !number(deliveries, &a.deliveries) || !number(a.seqText, &a.streamSeq) || !number(consumerSeq, &a.consumerSeq) || !number(a.storedText, &a.stored) {
 		return a, errAckSubject
 	}
-	a.stored = int64(stored)
 	return a, nil
+}
+
+// part returns s up to its first dot and what follows it.
+func part(s string) (first, rest string) {
+	i := strings.IndexByte(s, '.')
+	if i < 0 {
+		return s, ""
+	}
+	return s[:i], s[i+1:]
 }
 
 func number(s string, to *uint64) bool {
@@ -77,13 +81,7 @@ func number(s string, to *uint64) bool {
 // position names the stored copy for ever: a stream that was deleted and made
 // again starts its sequences anew, and the time of storage tells them apart.
 func (a *ackInfo) position() string {
-	buf := make([]byte, 0, 96)
-	buf = append(buf, a.stream...)
-	buf = append(buf, ':')
-	buf = strconv.AppendUint(buf, a.streamSeq, 10)
-	buf = append(buf, ':')
-	buf = strconv.AppendInt(buf, a.stored, 10)
-	return string(buf)
+	return a.stream + ":" + a.seqText + ":" + a.storedText
 }
 
-func (a *ackInfo) time() time.Time { return time.Unix(0, a.stored).UTC() }
+func (a *ackInfo) time() time.Time { return time.Unix(0, int64(a.stored)).UTC() }

@@ -40,7 +40,7 @@ type delivery struct {
 	lane       *lane
 	seq        uint64 // in the stream
 	order      uint64 // in the consumer: rises with every delivery
-	deliveries int
+	deliveries uint32
 	state      atomic.Uint32
 	// leased is when the lease was last known to be renewed, by the receiver's
 	// coarse clock: never later than it really was by more than a tick.
@@ -69,17 +69,13 @@ func newDelivery(l *lane, m *nats.Msg) *delivery {
 	d := &delivery{raw: m, lane: l}
 	info, err := parseAck(m.Reply)
 	if err != nil {
-		info = ackInfo{stream: l.stream, deliveries: 1}
+		info = ackInfo{stream: l.stream, deliveries: 1, seqText: "0", storedText: "0"}
 	}
-	d.seq, d.order, d.deliveries = info.streamSeq, info.consumerSeq, max(int(info.deliveries), 1)
+	d.seq, d.order, d.deliveries = info.streamSeq, info.consumerSeq, uint32(max(info.deliveries, 1))
 	h := transport.Header(m.Header)
-	d.msg = transport.Message{
-		Subject:  m.Subject,
-		Header:   h,
-		Body:     m.Data,
-		Time:     info.time(),
-		Position: info.position(),
-	}
+	// Field by field: the rest is zero already, and need not be copied.
+	d.msg.Subject, d.msg.Header, d.msg.Body = m.Subject, h, m.Data
+	d.msg.Time, d.msg.Position = info.time(), info.position()
 	if len(h) > 0 {
 		d.readHeader(h)
 	}
@@ -117,7 +113,7 @@ func (d *delivery) readHeader(h transport.Header) {
 func (d *delivery) Message() *transport.Message { return &d.msg }
 
 // Deliveries implements transport.Delivery.
-func (d *delivery) Deliveries() int { return d.deliveries }
+func (d *delivery) Deliveries() int { return int(d.deliveries) }
 
 // Native implements transport.Native: the *nats.Msg as it was received.
 // Settling it past the delivery confuses both.
