@@ -19,7 +19,7 @@ func TestRejectOnErrorSettlesAtOnceWithoutARetry(t *testing.T) {
 	t.Parallel()
 	t.Run("as a dead letter where there is a store", func(t *testing.T) {
 		t.Parallel()
-		promise(t, func(w *world) {
+		promise(t, func(t *testing.T, w *world) {
 			holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Ack(holdfast.RejectOnError))
 			w.run()
 			w.publish("m1")
@@ -31,7 +31,7 @@ func TestRejectOnErrorSettlesAtOnceWithoutARetry(t *testing.T) {
 	})
 	t.Run("by the broker's own terminal otherwise", func(t *testing.T) {
 		t.Parallel()
-		promise(t, func(w *world) {
+		promise(t, func(t *testing.T, w *world) {
 			holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Ack(holdfast.RejectOnError), holdfast.NoDeadLetter())
 			w.run()
 			w.publish("m1")
@@ -51,7 +51,7 @@ func TestAckAlwaysAcksWhateverTheHandlerReturned(t *testing.T) {
 	for name, err := range map[string]error{"success": nil, "failure": errFlaky, "permanent": holdfast.Permanent(errFlaky)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			promise(t, func(w *world) {
+			promise(t, func(t *testing.T, w *world) {
 				holdfast.Handle(w.app, w.queue("orders"), w.fails(err), holdfast.Ack(holdfast.AckAlways))
 				w.run()
 				w.publish("m1")
@@ -66,7 +66,7 @@ func TestAckAlwaysAcksWhateverTheHandlerReturned(t *testing.T) {
 
 func TestAckAlwaysKeepsABodyNoHandlerCouldSee(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(context.Context, *holdfast.Message[order]) error { return nil }, holdfast.Ack(holdfast.AckAlways))
 		w.run()
 		w.send("orders.placed", &transport.Message{ID: "m1", Body: []byte("{")})
@@ -83,7 +83,7 @@ type order struct {
 
 func TestCompensationRunsBeforeTheAck(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		var causes []error
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Ack(holdfast.AckAlways),
 			holdfast.Compensate(func(_ context.Context, m *holdfast.Meta, cause error) error {
@@ -113,7 +113,7 @@ func TestCompensationThatFailsIsRetriedAndEndsAsADeadLetter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			promise(t, func(w *world) {
+			promise(t, func(t *testing.T, w *world) {
 				var ran atomic.Int64
 				holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Ack(holdfast.AckAlways), holdfast.Timeout(10*time.Second),
 					holdfast.Compensate(func(ctx context.Context, _ *holdfast.Meta, _ error) error {
@@ -141,7 +141,7 @@ func TestCompensationThatFailsIsRetriedAndEndsAsADeadLetter(t *testing.T) {
 
 func TestCompensationThatSucceedsLaterEndsInAnAck(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		ran := 0
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Ack(holdfast.AckAlways),
 			holdfast.Compensate(func(context.Context, *holdfast.Meta, error) error {
@@ -161,7 +161,7 @@ func TestCompensationThatSucceedsLaterEndsInAnAck(t *testing.T) {
 
 func TestHandlerThatHangsIsCompensatedToo(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		release, compensated := make(chan struct{}), 0
 		defer close(release)
 		holdfast.Handle(w.app, w.queue("orders"), w.hanging(release), holdfast.Ack(holdfast.AckAlways), holdfast.Timeout(time.Second),
@@ -188,7 +188,7 @@ func TestAckFirstIsAckedBeforeTheHandlerAndNeverAgain(t *testing.T) {
 		for kind, opts := range map[string][]holdfast.Option{"plain": nil, "ordered": {holdfast.OrderByKey()}} {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				t.Parallel()
-				promise(t, func(w *world) {
+				promise(t, func(t *testing.T, w *world) {
 					holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 						check.True(t, w.b.Idle(), "acked before the handler")
 						return w.fails(c.err)(ctx, m)
@@ -208,7 +208,7 @@ func TestAckFirstIsAckedBeforeTheHandlerAndNeverAgain(t *testing.T) {
 
 func TestAckFirstWhoseAckFailsDoesNotRunTheHandler(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(nil), holdfast.Ack(holdfast.AckFirst))
 		w.run()
 		w.b.Fail(memory.OpAck, errors.New("no answer"), 100)
@@ -223,7 +223,7 @@ func TestAckFirstWhoseAckFailsDoesNotRunTheHandler(t *testing.T) {
 
 func TestAckFirstSettlesWhatItDoesNotHandle(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		src := w.queue("orders")
 		holdfast.Handle(w.app, src, w.fails(nil), holdfast.Ack(holdfast.AckFirst), holdfast.MaxAge(time.Minute))
 		_, err := w.b.Provision(t.Context(), src, transportWant("orders"))
@@ -257,7 +257,7 @@ func TestManualHandlersSettleThemselves(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			promise(t, func(w *world) {
+			promise(t, func(t *testing.T, w *world) {
 				holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 					w.see(&m.Meta)
 					return c.settle(ctx, m)
@@ -275,7 +275,7 @@ func TestManualHandlersSettleThemselves(t *testing.T) {
 
 func TestSecondSettlementIsRefused(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			check.NoError(t, m.Ack(ctx))
 			check.ErrorIs(t, m.Ack(ctx), holdfast.ErrSettled)
@@ -293,7 +293,7 @@ func TestSecondSettlementIsRefused(t *testing.T) {
 
 func TestOtherPoliciesDoNotSettleByHand(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			check.ErrorIs(t, m.Ack(ctx), holdfast.ErrNotManual)
 			check.ErrorIs(t, m.Nack(ctx, 0), holdfast.ErrNotManual)
@@ -309,7 +309,7 @@ func TestOtherPoliciesDoNotSettleByHand(t *testing.T) {
 
 func TestManualSettlementAfterTheHandlerReturned(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		held := make(chan *holdfast.Message[string], 1)
 		holdfast.Handle(w.app, w.queue("orders"), func(_ context.Context, m *holdfast.Message[string]) error {
 			held <- m
@@ -330,7 +330,7 @@ func TestManualSettlementAfterTheHandlerReturned(t *testing.T) {
 
 func TestManualErrorWithoutASettlementIsRetried(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), manual(), slow())
 		w.run()
 		w.publish("m1")
@@ -342,7 +342,7 @@ func TestManualErrorWithoutASettlementIsRetried(t *testing.T) {
 
 func TestManualMessageHeldForTooLongGoesBack(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			if w.see(&m.Meta) == 2 {
 				return m.Ack(ctx)
@@ -361,7 +361,7 @@ func TestManualMessageHeldForTooLongGoesBack(t *testing.T) {
 
 func TestManualMessagesGoBackAtTheStop(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		var held *holdfast.Message[string]
 		holdfast.Handle(w.app, w.queue("orders"), func(_ context.Context, m *holdfast.Message[string]) error {
 			held = m
@@ -380,7 +380,7 @@ func TestManualMessagesGoBackAtTheStop(t *testing.T) {
 
 func TestManualHandlerThatAckedAndThenHangsIsNotBuried(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		release := make(chan struct{})
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			check.NoError(t, m.Ack(ctx))

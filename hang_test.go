@@ -16,7 +16,7 @@ import (
 
 func TestTimeoutEndsTheContextOfTheHandler(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			w.see(&m.Meta)
 			deadline, ok := ctx.Deadline()
@@ -37,7 +37,7 @@ func TestTimeoutEndsTheContextOfTheHandler(t *testing.T) {
 
 func TestHandlerThatSucceedsAfterItsTimeoutIsAcked(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			w.see(&m.Meta)
 			<-ctx.Done()
@@ -52,7 +52,7 @@ func TestHandlerThatSucceedsAfterItsTimeoutIsAcked(t *testing.T) {
 
 func TestPermanentErrorAfterATimeoutStaysPermanent(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			<-ctx.Done()
 			return holdfast.Permanent(errFlaky)
@@ -81,7 +81,7 @@ func TestHandlerThatHangsIsLeftBehindReplacedAndDeadLettered(t *testing.T) {
 	for name, order := range map[string][]holdfast.Option{"plain": nil, "ordered": {holdfast.OrderByKey()}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			promise(t, func(w *world) {
+			promise(t, func(t *testing.T, w *world) {
 				release := make(chan struct{})
 				holdfast.Handle(w.app, w.queue("orders"), w.hanging(release), append([]holdfast.Option{slow(), holdfast.Timeout(time.Second)}, order...)...)
 				w.run()
@@ -118,7 +118,7 @@ func contains(list []string, s string) bool {
 
 func TestTooManyHungHandlersMakeTheSubscriptionStuckUntilOneReturns(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		release := make(chan struct{})
 		holdfast.Handle(w.app, w.queue("orders"), w.hanging(release), holdfast.NoRetry(), holdfast.Timeout(time.Second))
 		w.run()
@@ -143,7 +143,7 @@ func TestTooManyHungHandlersMakeTheSubscriptionStuckUntilOneReturns(t *testing.T
 
 func TestConcurrencyRecoversExactlyWhenHungHandlersReturn(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		release, inside, gate := make(chan struct{}), make(chan int, 100), make(chan struct{})
 		holdfast.Handle(w.app, w.queue("orders"), func(_ context.Context, m *holdfast.Message[string]) error {
 			if strings.HasSuffix(m.Body, "hangs") {
@@ -170,7 +170,7 @@ func TestConcurrencyRecoversExactlyWhenHungHandlersReturn(t *testing.T) {
 
 func TestMaxLeaseEndsAHandlerWithoutATimeout(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		var took time.Duration
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			w.see(&m.Meta)
@@ -190,7 +190,7 @@ func TestMaxLeaseEndsAHandlerWithoutATimeout(t *testing.T) {
 
 func TestLeaseIsKeptThroughALongHandlerAndItsImmediateRetries(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 			w.see(&m.Meta)
 			wait(ctx, 5*time.Minute) // ten leases
@@ -218,7 +218,7 @@ func TestHandlerThatReturnsAfterItsLeaseIsLostSettlesNothing(t *testing.T) {
 	for name, answer := range map[string]error{"success": nil, "failure": errFlaky, "permanent": holdfast.Permanent(errFlaky)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			promise(t, func(w *world) {
+			promise(t, func(t *testing.T, w *world) {
 				first := true
 				holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
 					w.see(&m.Meta)
@@ -276,7 +276,7 @@ func TestMessageThatKillsTheProcessIsADeadLetterInTheEnd(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			promise(t, func(w *world) {
+			promise(t, func(t *testing.T, w *world) {
 				src := w.queue("orders")
 				holdfast.Handle(w.app, src, w.fails(nil), c.opts...)
 				_, err := w.b.Provision(t.Context(), src, transportWant("orders"))
@@ -303,7 +303,7 @@ func TestMessageThatKillsTheProcessIsADeadLetterInTheEnd(t *testing.T) {
 
 func TestRetriesDoNotCountAsCrashes(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), w.failsTimes(99, errFlaky), holdfast.Retry{Attempts: 100, Backoff: holdfast.Constant(time.Second)}, holdfast.CrashLimit(1))
 		w.run()
 		w.publish("m1")

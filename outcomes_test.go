@@ -44,7 +44,7 @@ func TestOutcomeOfEveryRowOfThePolicy(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			promise(t, func(w *world) {
+			promise(t, func(t *testing.T, w *world) {
 				holdfast.Handle(w.app, w.queue("orders"), w.fails(row.err), append([]holdfast.Option{slow()}, row.opts...)...)
 				w.run()
 				w.publish("m1")
@@ -68,7 +68,7 @@ func TestOutcomeOfEveryRowOfThePolicy(t *testing.T) {
 
 func TestDeadLetterTellsItsStory(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(fmt.Errorf("charge card: %w", errFlaky)), slow())
 		w.run()
 		w.publish("m1")
@@ -91,7 +91,7 @@ func TestDeadLetterTellsItsStory(t *testing.T) {
 
 func TestRetriesFollowImmediateThenTheListOfDelays(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Retry{
 			Attempts: 5, Immediate: 1, Backoff: holdfast.Delays(200*time.Millisecond, time.Second, 5*time.Second),
 		})
@@ -118,7 +118,7 @@ func TestBackoffShapes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			promise(t, func(w *world) {
+			promise(t, func(t *testing.T, w *world) {
 				holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Retry{Attempts: 5, Backoff: c.b})
 				w.run()
 				w.publish("m1")
@@ -131,7 +131,7 @@ func TestBackoffShapes(t *testing.T) {
 
 func TestJitterOnlyLengthens(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Retry{Attempts: 40, Backoff: holdfast.Constant(time.Second), Jitter: 0.5})
 		w.run()
 		w.publish("m1")
@@ -149,7 +149,7 @@ func TestJitterOnlyLengthens(t *testing.T) {
 
 func TestRetryAfterIsHonouredWithinTheBounds(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(holdfast.RetryAfter(errFlaky, 42*time.Second)), slow())
 		w.run()
 		w.publish("m1")
@@ -161,7 +161,7 @@ func TestRetryAfterIsHonouredWithinTheBounds(t *testing.T) {
 
 func TestRetryAfterBeyondWithinIsADeadLetter(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		r := slow()
 		r.Within = time.Minute
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(holdfast.RetryAfter(errFlaky, time.Hour)), r)
@@ -175,7 +175,7 @@ func TestRetryAfterBeyondWithinIsADeadLetter(t *testing.T) {
 
 func TestWithinBoundsTheStartOfTheLastAttempt(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), holdfast.Retry{Within: 10 * time.Second, Backoff: holdfast.Constant(3 * time.Second)})
 		w.run()
 		w.publish("m1")
@@ -187,7 +187,7 @@ func TestWithinBoundsTheStartOfTheLastAttempt(t *testing.T) {
 
 func TestMessageOlderThanMaxAgeIsADeadLetterUnseen(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		src := w.queue("orders")
 		holdfast.Handle(w.app, src, w.fails(nil), holdfast.MaxAge(time.Minute))
 		_, err := w.b.Provision(t.Context(), src, transportWant("orders"))
@@ -209,7 +209,7 @@ func TestMessageOlderThanMaxAgeIsADeadLetterUnseen(t *testing.T) {
 func TestRulesTreatClassesOfErrorsApart(t *testing.T) {
 	t.Parallel()
 	gone, busy, noise := errors.New("gone"), &busyError{}, errors.New("noise")
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		errs := map[string]error{"gone": gone, "busy": busy, "noise": noise, "other": errFlaky}
 		r := slow()
 		r.Rules = []holdfast.Rule{
@@ -243,7 +243,7 @@ func (*busyError) Error() string { return "busy" }
 
 func TestRuleThatPanicsDoesNotEndTheProgram(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		r := slow()
 		r.Rules = []holdfast.Rule{{When: func(error) bool { panic("bad rule") }, Permanent: true}}
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), r)
@@ -258,7 +258,7 @@ func TestRuleThatPanicsDoesNotEndTheProgram(t *testing.T) {
 
 func TestPanicIsAFailureWithAStack(t *testing.T) {
 	t.Parallel()
-	promise(t, func(w *world) {
+	promise(t, func(t *testing.T, w *world) {
 		holdfast.Handle(w.app, w.queue("orders"), func(_ context.Context, m *holdfast.Message[string]) error {
 			w.see(&m.Meta)
 			return explode()
@@ -282,7 +282,7 @@ func TestHandlerThatCallsGoexitIsAFailureAndLosesNoWorker(t *testing.T) {
 	for _, opts := range map[string][]holdfast.Option{
 		"plain": {slow()}, "ordered": {slow(), holdfast.OrderByKey()}, "with timeout": {slow(), holdfast.Timeout(time.Minute)},
 	} {
-		promise(t, func(w *world) {
+		promise(t, func(t *testing.T, w *world) {
 			holdfast.Handle(w.app, w.queue("orders"), func(_ context.Context, m *holdfast.Message[string]) error {
 				w.see(&m.Meta)
 				if m.Body == "bad" {

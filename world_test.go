@@ -34,12 +34,12 @@ type world struct {
 }
 
 // promise runs f in a world of its own. Everything is stopped when it returns.
-func promise(t *testing.T, f func(w *world), change ...func(*holdfast.Config)) {
+func promise(t *testing.T, f func(t *testing.T, w *world), change ...func(*holdfast.Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, memory.New(), change...)
 		defer w.close()
-		f(w)
+		f(t, w)
 	})
 }
 

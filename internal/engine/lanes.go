@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -37,7 +39,8 @@ type lane struct {
 type laneItem struct {
 	delivery transport.Delivery
 	c        judgement
-	begun    bool // c has been filled in
+	keyless  error // why there is no key to file it under
+	begun    bool  // c has been filled in
 }
 
 func newLanes(p *pool) *lanes {
@@ -60,7 +63,11 @@ func (l *lanes) dispatch() {
 }
 
 func (l *lanes) put(d transport.Delivery) {
-	key := l.p.s.cfg.OrderBy(d.Message())
+	it := &laneItem{delivery: d}
+	key, err := l.key(d.Message())
+	if err != nil { // a lane of its own, in which it is refused
+		key, it.keyless = "\x00"+d.Message().Position+d.Message().ID, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -71,11 +78,22 @@ func (l *lanes) put(d transport.Delivery) {
 		ln = &lane{key: key}
 		l.byKey[key] = ln
 	}
-	ln.items = append(ln.items, &laneItem{delivery: d})
+	ln.items = append(ln.items, it)
 	l.count++
 	if len(ln.items) == 1 {
 		l.enqueueLocked(ln)
 	}
+}
+
+// key asks the application for the key of a message. A panic there is a failure
+// of this message and of nothing else.
+func (l *lanes) key(m *transport.Message) (key string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("find the ordering key: %w", &recovery.PanicError{Value: v, Stack: debug.Stack()})
+		}
+	}()
+	return l.p.s.cfg.OrderBy(m), nil
 }
 
 func (l *lanes) enqueueLocked(ln *lane) {
@@ -257,6 +275,10 @@ func (w *worker) step(l *lanes, ln *lane) bool {
 	if !it.begun {
 		w.counts.received.Add(1)
 		it.begun, it.c = true, w.s.consider(it.delivery)
+		if it.keyless != nil && it.c.verdict.Action == recovery.Handle {
+			it.c.attempt-- // no handler sees it
+			w.s.judge(&it.c, recovery.Permanent(it.keyless))
+		}
 	}
 	c := &it.c
 	if !w.attempts(c) {
