@@ -207,3 +207,21 @@ func describe(all []transport.Finding) string {
 	}
 	return b.String()
 }
+
+// foreign publishes as a client that knows nothing of holdfast: raw header
+// lines, and no ID. It returns once the message is stored.
+func (w *jsWorld) foreign(subject, headers, body string) {
+	w.Helper()
+	nc := w.server.Conn()
+	m := &nats.Msg{Subject: subject, Data: []byte(body)}
+	if headers != "" {
+		m.Header = nats.Header{}
+		for line := range strings.SplitSeq(strings.TrimSuffix(headers, "\r\n"), "\r\n") {
+			name, value, _ := strings.Cut(line, ": ")
+			m.Header.Add(name, value)
+		}
+	}
+	if _, err := nc.RequestMsgWithContext(w.ctx, m); err != nil {
+		w.Fatalf("publish as a foreign client: %v", err)
+	}
+}

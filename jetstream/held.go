@@ -14,7 +14,6 @@ type held struct {
 	// it takes the first message from the channel, so a worker that received a
 	// later message is sure to see it.
 	busy atomic.Int64
-	wake chan struct{} // capacity 1: something is held
 
 	mu    sync.Mutex // guards queue; lane.mu may be locked under it
 	queue []*delivery
@@ -89,14 +88,5 @@ func (h *held) drain() []*delivery {
 	return all
 }
 
-// signal wakes one worker when something is held. Each worker that takes one
-// wakes the next.
-func (h *held) signal() {
-	if h.busy.Load()&(moving-1) == 0 {
-		return
-	}
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
-}
+// any tells whether something is held.
+func (h *held) any() bool { return h.busy.Load()&(moving-1) != 0 }

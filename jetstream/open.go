@@ -47,10 +47,9 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 func newReceiver(t *Transport, s *source, want transport.Want) *receiver {
 	r := &receiver{
 		t: t, src: s, want: want, address: s.address(), epoch: time.Now(),
-		dirty:  make(chan struct{}, 1),
+		dirty: make(chan struct{}, 1), nudge: &nats.Msg{},
 		halted: make(chan struct{}), settled: make(chan struct{}), closed: make(chan struct{}),
 	}
-	r.held.wake = make(chan struct{}, 1)
 	// Background calls outlive the context of Open and end with the receiver.
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	name := s.cfg.Durable

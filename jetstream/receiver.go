@@ -26,6 +26,8 @@ type receiver struct {
 	lease   time.Duration
 	tick    time.Duration
 	ch      chan *nats.Msg
+	nudge   *nats.Msg   // comes through ch to make a worker look around
+	nudged  atomic.Bool // nudge is in ch
 	held    held
 	clock   atomic.Int64 // nanoseconds since epoch, set every tick
 	epoch   time.Time
@@ -88,29 +90,47 @@ func (r *receiver) Receive(ctx context.Context) (transport.Delivery, error) {
 	}
 }
 
-// wait returns the next message of the channel, or nil when held has some.
+// wait returns the next message of the channel, or nil when there is a reason
+// to look around: something is held, or the receiver is halted. Both reasons
+// come through the channel as well, since a select over more channels costs
+// more than all else that is done here per message.
 func (r *receiver) wait(ctx context.Context) (*nats.Msg, error) {
+	var m *nats.Msg
 	select {
-	case m := <-r.ch:
-		return m, nil
+	case m = <-r.ch:
 	default:
+		select {
+		case m = <-r.ch:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if m != r.nudge {
+		return m, nil
+	}
+	r.nudged.Store(false)
+	if r.isHalted() {
+		r.wakeOne() // the next worker that waits
+	}
+	return nil, nil
+}
+
+// wakeOne makes one waiting worker look around. A full channel does the same.
+func (r *receiver) wakeOne() {
+	if !r.nudged.CompareAndSwap(false, true) {
+		return
 	}
 	select {
-	case m := <-r.ch:
-		return m, nil
-	case <-r.held.wake:
-		return nil, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-r.halted:
-		return nil, r.reason
+	case r.ch <- r.nudge:
+	default:
+		r.nudged.Store(false)
 	}
 }
 
 // handOut gives d to a worker.
 func (r *receiver) handOut(d *delivery) *delivery {
-	if r.held.busy.Load() > 0 {
-		r.held.signal()
+	if r.held.any() {
+		r.wakeOne() // whoever takes one wakes the next
 	}
 	return d
 }
@@ -170,6 +190,7 @@ func (r *receiver) halt(reason error) {
 		r.reason = reason
 		close(r.halted)
 		r.cancel()
+		r.wakeOne()
 	})
 }
 
@@ -186,9 +207,13 @@ func (r *receiver) Abandon() {
 	}
 	for {
 		select {
-		case <-r.ch:
+		case m := <-r.ch:
+			if m == r.nudge {
+				r.nudged.Store(false)
+			}
 		default:
 			r.held.drain()
+			r.wakeOne()
 			return
 		}
 	}
@@ -237,7 +262,9 @@ func (r *receiver) keep() {
 				d.leased.Store(now)
 			}
 		})
-		r.held.signal()
+		if r.held.any() {
+			r.wakeOne()
+		}
 	}
 }
 
@@ -248,6 +275,10 @@ func (r *receiver) gather() {
 		for range len(r.ch) {
 			select {
 			case m := <-r.ch:
+				if m == r.nudge {
+					r.nudged.Store(false)
+					continue
+				}
 				d := r.arriveHeld(m)
 				switch {
 				case d == nil:
@@ -266,6 +297,9 @@ func (r *receiver) gather() {
 	}
 	for _, l := range r.lanes {
 		l.topUp()
+	}
+	if r.isHalted() {
+		r.wakeOne()
 	}
 }
 
