@@ -212,10 +212,14 @@ func (a *App) launch(s *Subscription) {
 	a.watchLocked(s.source.Transport())
 	e, ctx := s.engine, a.runCtx
 	a.wg.Go(func() {
-		if err := e.Run(ctx); err != nil {
-			a.mu.Lock()
-			defer a.mu.Unlock()
+		err := e.Run(ctx)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if err != nil {
 			a.faults = append(a.faults, err)
+		}
+		if !a.stopping { // it was stopped by itself, and its name is free again
+			a.subs = slices.DeleteFunc(a.subs, func(other *Subscription) bool { return other == s })
 		}
 	})
 }
@@ -247,7 +251,11 @@ func (a *App) news(t transport.Transport, e transport.Event) {
 func (a *App) startLater(ctx context.Context, s *Subscription) error {
 	a.mu.Lock()
 	running, started := a.runCtx != nil && !a.stopping, s.engine != nil
+	gone := started && !slices.Contains(a.subs, s)
 	a.mu.Unlock()
+	if gone {
+		return fmt.Errorf("start subscription %s: %w", s.name, errStopped)
+	}
 	if started {
 		return fmt.Errorf("start subscription %s: %w", s.name, ErrRunning)
 	}

@@ -37,7 +37,9 @@ func (s *Subscription) Start(ctx context.Context) error {
 
 // Stop stops taking messages and waits until what is in hand is settled. Handlers
 // that have not returned shortly before ctx ends are cancelled and their messages
-// given back uncharged; without a deadline the app's grace counts.
+// given back uncharged; without a deadline the app's grace counts. A subscription
+// that was stopped has left its app: its name is free, and it cannot be started
+// again.
 func (s *Subscription) Stop(ctx context.Context) error {
 	e := s.app.engineOf(s)
 	if e == nil {
@@ -274,6 +276,9 @@ func (s *Subscription) build() *engine.Subscription {
 	}
 	return engine.New(cfg)
 }
+
+// errStopped is returned by Start of a subscription that was stopped.
+var errStopped = errors.New("it was stopped: register it again with Handle")
 
 // errNotRunning is returned by Start on an app that does not run.
 var errNotRunning = errors.New("the app is not running: App.Run starts every subscription registered before it")
