@@ -220,7 +220,8 @@ func (l *lanes) release() {
 func (l *lanes) giveBack(it *laneItem, delay time.Duration) {
 	s := l.p.s
 	if !it.begun {
-		s.ledger.change(it.delivery.Message().Position, func(n *note) { n.returned++ })
+		c := s.consider(it.delivery)
+		s.uncharge(&c)
 	}
 	// A failure leaves the message to its lease, which brings it back.
 	_ = it.delivery.Nack(s.settleCtx, delay)

@@ -17,11 +17,19 @@ const ledgerSize = 1 << 16
 type note struct {
 	position string
 	first    time.Time // when its first known attempt ended
-	retries  int       // deliveries that ended in a retry
-	returned int       // deliveries given back uncharged
-	over     bool      // verdict was performed, only the ack is missing
+	attempts int       // charged so far, when the count of deliveries was seen
+	seen     int
+	retries  int  // deliveries that ended in a retry
+	returned int  // deliveries given back uncharged
+	over     bool // verdict was performed, only the ack is missing
 	verdict  recovery.Verdict
 	grave    *grave // the dead letter that could not be stored yet
+}
+
+// next returns the number of the attempt that delivery number n starts with, if
+// that is known: each delivery that ended elsewhere is charged as one attempt.
+func (n note) next(deliveries int) (attempt int, known bool) {
+	return n.attempts + max(deliveries-n.seen, 1), n.seen > 0
 }
 
 // grave is a verdict of death and what led to it.

@@ -110,16 +110,27 @@ func (s *Subscription) remember(c *judgement) {
 		return
 	}
 	s.ledger.change(c.message.Position, func(n *note) {
-		n.retries++
+		if n.seen != c.deliveries { // a lane retries more than once in one delivery
+			n.retries++
+		}
+		n.attempts, n.seen = c.attempt, c.deliveries
 		if n.first.IsZero() {
 			n.first = c.first
 		}
 	})
 }
 
+// uncharge notes a delivery whose attempt does not count.
+func (s *Subscription) uncharge(c *judgement) {
+	s.ledger.change(c.message.Position, func(n *note) {
+		n.returned++
+		n.attempts, n.seen = c.attempt-1, c.deliveries
+	})
+}
+
 // giveBack returns the message uncharged.
 func (w *worker) giveBack(c *judgement) {
-	w.s.ledger.change(c.message.Position, func(n *note) { n.returned++ })
+	w.s.uncharge(c)
 	if err := w.s.persist(func(ctx context.Context) error { return c.delivery.Nack(ctx, 0) }); err != nil {
 		w.s.settleFailed(c, err)
 		return

@@ -234,6 +234,9 @@ func (s *Subscription) consider(d transport.Delivery) judgement {
 	}
 	charged := max(n-known.returned, 1)
 	c.attempt, c.first = s.cfg.Policy.FirstAttempt(charged), known.first
+	if next, ok := known.next(n); ok {
+		c.attempt = next
+	}
 	c.whole = charged == 1 || !known.first.IsZero()
 	a := recovery.Arrival{Deliveries: charged, Retries: known.retries}
 	if s.cfg.Policy.MaxAge > 0 && !m.Time.IsZero() {
