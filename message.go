@@ -127,7 +127,7 @@ func (m *Meta) fill(subscription string, a engine.Attempt) {
 	m.ID, m.Key, m.Subject, m.ContentType, m.Time = t.ID, t.Key, t.Subject, t.ContentType, t.Time
 	m.Header = Header{t.Header}
 	m.Attempt, m.Deliveries, m.Subscription = a.Number, a.Deliveries, subscription
-	if len(t.Header) > 0 {
+	if len(t.Header[wire.Redrives]) > 0 {
 		m.Redrives = wire.OriginOf(t).Redrives
 	}
 	m.delivery, m.manual = a.Delivery, a.Manual

@@ -31,7 +31,7 @@ func TestBenchRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, g := range plan(true) {
+	for _, g := range plan(1) {
 		for _, c := range g.contenders {
 			if !strings.Contains(out.String(), "| "+g.name+" | "+c.name+" |") {
 				t.Errorf("the table has no row for %s, %s", g.name, c.name)
@@ -49,7 +49,7 @@ func TestBenchRuns(t *testing.T) {
 
 func TestArgumentsThatCannotBeMeantAreRefused(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-rounds", "0"}, {"-only", "("}, {"-unknown"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-scale", "0"}, {"-only", "("}, {"-unknown"}} {
 		var out, log bytes.Buffer
 		if err := command(t.Context(), args, &out, &log); err == nil {
 			t.Errorf("%q was accepted", args)

@@ -43,6 +43,7 @@ func main() {
 // config is what the flags say.
 type config struct {
 	quick    bool
+	scale    float64
 	rounds   int
 	only     *regexp.Regexp
 	md       string
@@ -56,6 +57,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.BoolVar(&cfg.quick, "quick", false, "a few messages of each workload: shows that everything runs and measures nothing")
+	fs.Float64Var(&cfg.scale, "scale", 1, "multiply the number of messages, for a longer profile")
 	fs.IntVar(&cfg.rounds, "rounds", 5, "how often each contender runs; medians are printed")
 	fs.StringVar(&only, "only", "", "run the workloads whose name matches this regular expression")
 	fs.StringVar(&cfg.md, "md", "", "write the table to this file as well; what follows its line \"## Notes\" is kept")
@@ -66,6 +68,12 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	}
 	if cfg.rounds < 1 {
 		return cfg, fmt.Errorf("-rounds %d: use at least 1", cfg.rounds)
+	}
+	if cfg.scale <= 0 {
+		return cfg, fmt.Errorf("-scale %g: use a positive number", cfg.scale)
+	}
+	if cfg.quick {
+		cfg.scale = 1.0 / 1000
 	}
 	pattern, err := regexp.Compile(only)
 	if err != nil {
@@ -81,7 +89,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	groups := plan(cfg.quick)
+	groups := plan(cfg.scale)
 	if cfg.list {
 		for _, g := range groups {
 			fmt.Fprintln(stdout, g.name)

@@ -51,25 +51,34 @@ const (
 	parkers = 10_000
 )
 
-// plan lists all workloads. quick makes them small.
-func plan(quick bool) []*group {
+// plan lists all workloads, with scale times their messages.
+func plan(scale float64) []*group {
 	var all []*group
 	all = append(all, engineGroups()...)
 	all = append(all, consumeGroups()...)
 	all = append(all, failureGroups()...)
 	all = append(all, memoryGroups()...)
 	all = append(all, publishGroups()...)
-	if !quick {
-		return all
-	}
 	for _, g := range all {
-		g.n = max(g.n/1000, 200)
+		g.n = scaled(g.n, scale)
 		for i := range g.contenders {
 			c := &g.contenders[i]
-			c.n, c.parked = min(c.n, 200), min(c.parked, 100)
+			c.n = scaled(c.n, scale)
+			if scale < 1 {
+				c.parked = scaled(c.parked, scale)
+			}
 		}
 	}
 	return all
+}
+
+// scaled keeps 0, which says that nothing was set, and does not go below what
+// passes through every stage.
+func scaled(n int, scale float64) int {
+	if n == 0 || scale == 1 {
+		return n
+	}
+	return max(int(float64(n)*scale), 200)
 }
 
 func engineGroups() []*group {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime/pprof"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -102,7 +103,7 @@ func profile(dir, name string) (stop func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.Create(filepath.Join(dir, unfit.ReplaceAllString(name, "-")+".prof"))
+	f, err := os.Create(filepath.Join(dir, unfit.ReplaceAllString(strings.ToLower(name), "-")+".prof"))
 	if err != nil {
 		return nil, err
 	}

@@ -185,7 +185,11 @@ func Decode(m *transport.Message) (Envelope, bool) {
 }
 
 func getInt(h transport.Header, name string) int {
-	n, err := strconv.Atoi(h.Get(name))
+	text := h.Get(name)
+	if text == "" { // the common case, and an error would cost an allocation
+		return 0
+	}
+	n, err := strconv.Atoi(text)
 	if err != nil {
 		return 0
 	}
@@ -193,7 +197,11 @@ func getInt(h transport.Header, name string) int {
 }
 
 func getTime(h transport.Header, name string) time.Time {
-	t, err := time.Parse(time.RFC3339Nano, h.Get(name))
+	text := h.Get(name)
+	if text == "" { // as in getInt
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
 		return time.Time{}
 	}
