@@ -101,6 +101,7 @@ func (s *Subscription) plan() plan {
 		Prefetch:     s.prefetch(),
 		Delay:        p.policy.Delays() || set.compensate != nil,
 		MaxDelay:     s.maxDelay(p.policy),
+		Delays:       s.delays(p.policy),
 		DeadLetter:   wantOwn,
 		Reject:       p.policy.Ack == RejectOnError && p.store == nil,
 		Ordered:      set.orderBy != nil,
@@ -116,6 +117,14 @@ func (s *Subscription) maxDelay(p recovery.Policy) time.Duration {
 		return max(p.MaxDelay(), p.Compensation().MaxDelay())
 	}
 	return p.MaxDelay()
+}
+
+// delays are the different delays the subscription asks for.
+func (s *Subscription) delays(p recovery.Policy) []time.Duration {
+	if s.settings.compensate != nil {
+		return p.Compensation().Ladder()
+	}
+	return p.Ladder()
 }
 
 // mayFail reports whether a failure can need a dead letter.

@@ -90,6 +90,10 @@ type Want struct {
 	// Delay: failed messages are given back with a delay, MaxDelay at most.
 	Delay    bool
 	MaxDelay time.Duration
+	// Delays are the different delays the policy asks for, without jitter,
+	// rising: for a broker with one place for each. Any other delay up to and
+	// beyond MaxDelay may be asked for as well, by a handler.
+	Delays []time.Duration
 	// DeadLetter: dead letters go to this transport's own store.
 	DeadLetter bool
 	// Reject: failed messages are settled by the broker's own terminal.
