@@ -3,6 +3,7 @@ package jetstream
 import (
 	"errors"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -80,8 +81,29 @@ func number(s string, to *uint64) bool {
 
 // position names the stored copy for ever: a stream that was deleted and made
 // again starts its sequences anew, and the time of storage tells them apart.
+//
+// Every message has one and few are ever looked at, so they are cut from chunks:
+// a chunk is one allocation, and a position that is kept keeps its chunk.
 func (a *ackInfo) position() string {
-	return a.stream + ":" + a.seqText + ":" + a.storedText
+	b := positions.Get().(*strings.Builder)
+	if need := len(a.stream) + len(a.seqText) + len(a.storedText) + 2; b.Cap()-b.Len() < need {
+		b.Reset()
+		b.Grow(max(need, positionChunk))
+	}
+	from := b.Len()
+	b.WriteString(a.stream)
+	b.WriteByte(':')
+	b.WriteString(a.seqText)
+	b.WriteByte(':')
+	b.WriteString(a.storedText)
+	s := b.String()[from:]
+	positions.Put(b)
+	return s
 }
+
+const positionChunk = 256
+
+// positions is shared by all transports: it holds memory, not state.
+var positions = sync.Pool{New: func() any { return new(strings.Builder) }}
 
 func (a *ackInfo) time() time.Time { return time.Unix(0, int64(a.stored)).UTC() }

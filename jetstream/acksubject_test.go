@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-go/holdfast/internal/check"
@@ -34,6 +36,27 @@ func TestAckSubjectsOfAnotherFormAreNoGuesswork(t *testing.T) {
 	} {
 		if a, err := parseAck(subject); err == nil {
 			t.Errorf("%q was read as %+v", subject, a)
+		}
+	}
+}
+
+func TestPositionsStayWhatTheyWere(t *testing.T) {
+	t.Parallel()
+	var want, got []string
+	for i := range 200 {
+		a := ackInfo{stream: strings.Repeat("S", i%90*5), seqText: strconv.Itoa(i), storedText: "1700000000123456789"}
+		want = append(want, a.stream+":"+a.seqText+":"+a.storedText)
+		got = append(got, a.position())
+	}
+	check.Equal(t, got, want)
+}
+
+func BenchmarkPosition(b *testing.B) {
+	b.ReportAllocs()
+	a := ackInfo{stream: "BENCH5", seqText: "123456", storedText: "1795307992123456789"}
+	for b.Loop() {
+		if len(a.position()) != 33 {
+			b.Fatal(a.position())
 		}
 	}
 }
