@@ -156,13 +156,29 @@ func (w *jsWorld) nothing(rx transport.Receiver, during time.Duration) {
 	}
 }
 
+// consumer asks the server about a consumer. A question that the test's own
+// faults swallow is asked again.
 func (w *jsWorld) consumer(stream, name string) *natsjs.ConsumerInfo {
 	w.Helper()
-	c, err := w.js.JetStream().Consumer(w.ctx, stream, name)
-	if err != nil {
-		w.Fatalf("consumer %s/%s: %v", stream, name, err)
-	}
-	return c.CachedInfo()
+	var info *natsjs.ConsumerInfo
+	w.retry("look at the consumer", func(ctx context.Context) error {
+		c, err := w.js.JetStream().Consumer(ctx, stream, name)
+		if err == nil {
+			info = c.CachedInfo()
+		}
+		return err
+	})
+	return info
+}
+
+// retry runs do, a second each time, until it succeeds.
+func (w *jsWorld) retry(what string, do func(context.Context) error) {
+	w.Helper()
+	eventually(w.T, what, func() bool {
+		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		defer cancel()
+		return do(ctx) == nil
+	})
 }
 
 // eventLog keeps the events of a transport.
