@@ -58,7 +58,7 @@ func New(cfg Config) *App {
 		cfg.Grace = 30 * time.Second
 	}
 	a := &App{cfg: cfg, watched: make(map[transport.Transport]func())}
-	a.sc = &scope{app: a, opts: slices.Clone(cfg.Options)}
+	a.sc = &scope{app: a, opts: [][]Option{slices.Clone(cfg.Options)}}
 	return a
 }
 

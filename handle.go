@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
+	"slices"
 
 	"github.com/holdfast-go/holdfast/internal/engine"
 	"github.com/holdfast-go/holdfast/recovery"
@@ -107,7 +109,13 @@ func validates[T any]() bool {
 	return byPointer || byValue
 }
 
-func validate[T any](body *T) error {
+// validate asks the body. One whose Validate panics, on a null say, is refused.
+func validate[T any](body *T) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &recovery.PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
 	if v, ok := any(body).(Validator); ok {
 		return v.Validate()
 	}
@@ -136,19 +144,18 @@ func (g *Group) Group(prefix string, opts ...Option) *Group {
 type scope struct {
 	app    *App
 	prefix string
-	opts   []Option // outermost first
+	opts   [][]Option // of the app, of each group; outermost first
 }
 
 func (sc *scope) nest(prefix string, opts []Option) *scope {
-	all := append(append([]Option(nil), sc.opts...), opts...)
-	return &scope{app: sc.app, prefix: sc.prefix + prefix, opts: all}
+	return &scope{app: sc.app, prefix: sc.prefix + prefix, opts: append(slices.Clip(sc.opts), slices.Clone(opts))}
 }
 
 // newSubscription resolves source, name and options.
 func (sc *scope) newSubscription(src Source, opts []Option) *Subscription {
 	var set settings
-	for _, o := range append(append([]Option(nil), sc.opts...), opts...) {
-		o.apply(&set)
+	for _, level := range append(slices.Clip(sc.opts), opts) {
+		set.applyAll(level)
 	}
 	if src == nil {
 		set.faults = append(set.faults, errors.New("the source is nil: make one with a transport, such as js.Consumer(...)"))

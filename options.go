@@ -41,6 +41,23 @@ const (
 	deadLettersElsewhere
 )
 
+// applyAll applies what was said in one place. An ack policy that never retries
+// puts aside the retries of the places around it; beside retries of the same
+// place it is a contradiction, which the check finds.
+func (s *settings) applyAll(opts []Option) {
+	outer := *s
+	s.retrySet, s.ackSet = false, false
+	for _, o := range opts {
+		o.apply(s)
+	}
+	retries := s.policy.Ack == RetryOnError || s.policy.Ack == Manual
+	if s.ackSet && !retries && !s.retrySet {
+		Retry{}.apply(s)
+		s.retrySet, outer.retrySet = false, false
+	}
+	s.retrySet, s.ackSet = s.retrySet || outer.retrySet, s.ackSet || outer.ackSet
+}
+
 type optionFunc func(*settings)
 
 func (f optionFunc) apply(s *settings) { f(s) }
