@@ -67,7 +67,11 @@ type ContractError struct {
 // Error lists the findings, one a line.
 func (e *ContractError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "holdfast does not start: %d contracts cannot be kept", len(e.Findings))
+	contracts := "contracts"
+	if len(e.Findings) == 1 {
+		contracts = "contract"
+	}
+	fmt.Fprintf(&b, "holdfast does not start: %d %s cannot be kept", len(e.Findings), contracts)
 	for _, f := range e.Findings {
 		b.WriteString("\n  " + f.String())
 		for _, line := range f.Diff {

@@ -169,7 +169,7 @@ func (sc *scope) newSubscription(src Source, opts []Option) *Subscription {
 		if p, ok := src.(transport.Prefixer); ok {
 			src = p.WithPrefix(sc.prefix)
 		} else {
-			set.faults = append(set.faults, fmt.Errorf("%s cannot take the group's prefix %q", src, sc.prefix))
+			set.faults = append(set.faults, noPrefixError{fmt.Sprintf("%s cannot take the group's prefix %q: it has no addresses to put it before", src, sc.prefix)})
 		}
 		if set.name != "" || name != src.Name() {
 			name = token(sc.prefix) + name

@@ -2,6 +2,7 @@ package holdfast
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/holdfast-go/holdfast/recovery"
@@ -56,6 +57,13 @@ func (s *settings) applyAll(opts []Option) {
 		s.retrySet, outer.retrySet = false, false
 	}
 	s.retrySet, s.ackSet = s.retrySet || outer.retrySet, s.ackSet || outer.ackSet
+}
+
+// required notes a part of an option that is missing: no option is a no-op.
+func (s *settings) required(there bool, what string) {
+	if !there {
+		s.faults = append(s.faults, errors.New(what+" is nil"))
+	}
 }
 
 type optionFunc func(*settings)
@@ -141,7 +149,10 @@ func Ack(p AckPolicy) Option {
 // Compensate sets what runs after a handler of AckAlways failed. The message is
 // acked only after it returned nil; while it fails, the message is retried.
 func Compensate(fn func(ctx context.Context, m *Meta, cause error) error) Option {
-	return optionFunc(func(s *settings) { s.compensate = fn })
+	return optionFunc(func(s *settings) {
+		s.compensate = fn
+		s.required(fn != nil, "the compensation")
+	})
 }
 
 // DeadLetter asks for dead letters in the transport's own store: it is refused
@@ -197,7 +208,10 @@ func CrashLimit(n int) Option { return optionFunc(func(s *settings) { s.policy.C
 // source one consumer at a time if it must hold across processes. Messages that
 // wait for one of their key are held and fill Prefetch.
 func OrderBy(key func(m *transport.Message) string) Option {
-	return optionFunc(func(s *settings) { s.orderBy = key })
+	return optionFunc(func(s *settings) {
+		s.orderBy = key
+		s.required(key != nil, "the key function of OrderBy")
+	})
 }
 
 // OrderByKey is OrderBy the key the sender gave.
@@ -212,7 +226,13 @@ func WithCodec(c Codec) Option { return optionFunc(func(s *settings) { s.codec =
 // Use adds middleware around the handler. That of the app is outermost, then
 // that of the groups, then that of the subscription, each in the order given.
 func Use(m ...Middleware) Option {
-	return optionFunc(func(s *settings) { s.middleware = append(s.middleware, m...) })
+	return optionFunc(func(s *settings) {
+		for _, one := range m {
+			if s.required(one != nil, "a middleware"); one != nil {
+				s.middleware = append(s.middleware, one)
+			}
+		}
+	})
 }
 
 // HandlerFunc handles a message whose body is not decoded yet; see Middleware.

@@ -172,20 +172,39 @@ func (s *Subscription) faults() []error {
 	}
 	if s.source.Transport() != nil {
 		if err := s.plan().policy.Validate(); err != nil {
-			faults = append(faults, err)
+			faults = append(faults, apart(err)...)
 		}
 	}
 	return faults
+}
+
+// apart returns the errors that were joined.
+func apart(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// noPrefixError is a source in a group whose prefix it cannot take.
+type noPrefixError struct{ text string }
+
+func (e noPrefixError) Error() string { return e.text }
+
+// finding tells a fault of the options.
+func (s *Subscription) finding(fault error) Finding {
+	f := Finding{Code: transport.CodeInvalid, Level: transport.LevelError, Subscription: s.name, Fact: fault.Error(), Fix: "correct the option"}
+	if _, ok := errors.AsType[noPrefixError](fault); ok {
+		f.Code, f.Fix = transport.CodeNoPrefix, "register the subscription on the app, or in a group without a prefix"
+	}
+	return f
 }
 
 // check returns what is wrong with the contract of the subscription.
 func (s *Subscription) check(ctx context.Context) ([]Finding, error) {
 	var findings []Finding
 	for _, err := range s.faults() {
-		findings = append(findings, Finding{
-			Code: transport.CodeInvalid, Level: transport.LevelError, Subscription: s.name,
-			Fact: err.Error(), Fix: "correct the option",
-		})
+		findings = append(findings, s.finding(err))
 	}
 	if s.source.Transport() == nil {
 		return findings, nil
@@ -211,7 +230,7 @@ func denied(src Source, want transport.Want, have []Finding) []Finding {
 		not  bool
 		what string
 	}{
-		{transport.CodeNoRedelivery, want.Redelivery && !caps.Redelivers || want.Delay && !caps.Delays, "retry with a delay"},
+		{transport.CodeNoRedelivery, want.Redelivery && !caps.Redelivers || want.Delay && !caps.Delays, "hand a message out again"},
 		{transport.CodeNoDeadLetters, want.DeadLetter && !caps.DeadLetters, "dead letters"},
 		{transport.CodeNoReject, want.Reject && !caps.Rejects, "reject"},
 		{transport.CodeNoReply, want.Reply && !caps.Requests, "replies"},
