@@ -44,7 +44,8 @@ type delivery struct {
 	state      atomic.Uint32
 	// leased is when the lease was last known to be renewed, by the receiver's
 	// coarse clock: never later than it really was by more than a tick.
-	leased atomic.Int64
+	leased  atomic.Int64
+	rescued *rescuer // not nil: the server does not redeliver it
 	// marker: the server's note that it removed messages, not a message.
 	marker bool
 }
@@ -141,6 +142,10 @@ func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 	return d.settle("nack", func() error {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if d.rescued != nil {
+			d.rescued.park(d, max(delay, minNakDelay))
+			return nil
 		}
 		buf := make([]byte, 0, 48)
 		buf = append(buf, `-NAK {"delay": `...)

@@ -142,6 +142,9 @@ func (r *receiver) start() error {
 	for _, l := range r.lanes {
 		r.wg.Go(l.supervise)
 	}
+	if r.src.cfg.Durable != "" {
+		r.wg.Go(newRescuer(r.lanes[0]).run)
+	}
 	for _, l := range r.lanes {
 		if err := l.begin(); err != nil {
 			return err

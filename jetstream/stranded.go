@@ -14,7 +14,8 @@ const strandedPage = 64
 // left them behind. At most limit are returned.
 func (t *Transport) below(ctx context.Context, stream *natsjs.StreamInfo, info *natsjs.ConsumerInfo, limit int) ([]uint64, error) {
 	floor := info.AckFloor.Stream
-	if info.NumAckPending == 0 && info.NumRedelivered == 0 {
+	if info.NumAckPending == 0 {
+		// What waits for a redelivery counts as pending, so nothing does.
 		floor = info.Delivered.Stream
 	}
 	filters := filtersOf(info.Config)
