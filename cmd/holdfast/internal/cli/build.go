@@ -73,12 +73,8 @@ func (h logHandler) Handle(ctx context.Context, m outcome.Message) outcome.Outco
 	return outcome.Outcome{}
 }
 
-// build registers every subscription of the file on an app.
-func build(ctx context.Context, c *config.Config, d *dialer, log *slog.Logger, grace time.Duration, obs ...observe.Observer) (*holdfast.App, error) {
-	made, err := handlers(c, log)
-	if err != nil {
-		return nil, err
-	}
+// build registers every subscription of the file, with its handler, on an app.
+func build(ctx context.Context, c *config.Config, made []outcome.Handler, d *dialer, log *slog.Logger, grace time.Duration, obs ...observe.Observer) (*holdfast.App, error) {
 	app := holdfast.New(holdfast.Config{Name: "holdfast run", Logger: log, Grace: grace, Observers: obs})
 	for i, s := range c.Subscriptions {
 		src, err := sourceOf(ctx, s, d)

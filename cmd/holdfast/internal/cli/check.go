@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/config"
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/embedded"
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/outcome"
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -75,7 +76,7 @@ func (p *program) check(ctx context.Context, file string, offline bool) error {
 		found = append(found, fromFile(w, transport.LevelWarning))
 	}
 	log := p.logger("auto")
-	_, err = handlers(c, log)
+	made, err := handlers(c, log)
 	if ce, ok := errors.AsType[*holdfast.ContractError](err); ok {
 		for _, f := range ce.Findings {
 			found = append(found, finding{Finding: f})
@@ -84,7 +85,7 @@ func (p *program) check(ctx context.Context, file string, offline bool) error {
 		return p.checkFailed(err)
 	}
 	if !offline && err == nil {
-		asked, err := p.askBroker(ctx, c)
+		asked, err := p.askBroker(ctx, c, made)
 		if err != nil {
 			return p.checkFailed(err)
 		}
@@ -117,7 +118,7 @@ func fromFile(d config.Diagnostic, level transport.Level) finding {
 }
 
 // askBroker checks every contract.
-func (p *program) askBroker(ctx context.Context, c *config.Config) (found []transport.Finding, err error) {
+func (p *program) askBroker(ctx context.Context, c *config.Config, made []outcome.Handler) (found []transport.Finding, err error) {
 	url, stop, err := p.brokerToCheck(ctx, c)
 	if err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (p *program) askBroker(ctx context.Context, c *config.Config) (found []tran
 	defer func() { err = errors.Join(err, stop()) }()
 	d := &dialer{url: url}
 	defer func() { err = errors.Join(err, d.close()) }()
-	app, err := build(ctx, c, d, p.logger("auto"), 0)
+	app, err := build(ctx, c, made, d, p.logger("auto"), 0)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -26,6 +27,26 @@ type program struct {
 	data    string // --data of dlq: the directory of an embedded server that does not run
 	verbose bool
 	reached bool // a command was found and its flags were understood
+
+	mu       sync.Mutex // guards atForced
+	atForced []func()   // what must be ended when a second signal ends the process
+}
+
+// whenForced adds something that must not outlive the process.
+func (p *program) whenForced(fn func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.atForced = append(p.atForced, fn)
+}
+
+func (p *program) force() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, fn := range p.atForced {
+		fn()
+	}
+	p.Warnf("holdfast: forced to end; messages in hand will be delivered again")
+	os.Exit(ui.ExitFailed)
 }
 
 // Main runs the program with these arguments and returns its exit code. The
@@ -37,14 +58,13 @@ func Main(args []string, screen *ui.UI) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
+	p := &program{UI: screen}
 	go func() { // ends with the process
 		<-signals
 		cancel()
 		<-signals
-		screen.Warnf("holdfast: forced to end")
-		os.Exit(ui.ExitFailed)
+		p.force()
 	}()
-	p := &program{UI: screen}
 	root := p.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)

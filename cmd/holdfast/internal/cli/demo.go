@@ -157,6 +157,9 @@ func (p *program) play(ctx context.Context, w *world, app *holdfast.App, sub *ho
 // tellProof says what was proven, or fails.
 func (p *program) tellProof(r proof, took time.Duration) error {
 	st := p.Styles(true)
+	if p.Live() {
+		p.Sayf("")
+	}
 	err := p.One(r, r.Data, func(w io.Writer) error {
 		if !r.Holds {
 			_, err := fmt.Fprintf(w, "%s %d published, %d handled, %d dead: %d lost, %d more than once\n", st.Bad("failed:"), r.Published, r.Handled, r.Dead, r.Lost, r.HandledMore)

@@ -162,7 +162,7 @@ func (w *world) Observe(e observe.Event) {
 	var line string
 	switch {
 	case e.Kind == observe.Settled && e.Verdict.Action == recovery.DeadLetter:
-		line = fmt.Sprintf("dead     %s  %s after %d attempts", e.MessageID, e.Verdict.Reason, e.Attempt)
+		line = fmt.Sprintf("dead     %s  %s after %s", e.MessageID, e.Verdict.Reason, plural(e.Attempt, "attempt"))
 	case e.Kind == observe.Settled && e.Verdict.Action == recovery.RetryLater:
 		line = fmt.Sprintf("retry    %s  attempt %d failed, again in %s", e.MessageID, e.Attempt, e.Verdict.Delay.Round(time.Millisecond))
 	default:

@@ -171,7 +171,7 @@ func (p *program) listLetters(ctx context.Context, q deadletter.Query) (err erro
 	}
 	now := time.Now()
 	return ui.List(p.UI, all, func(l letter) string { return l.DeadID },
-		ui.Column[letter]{Name: "dead id", Value: func(l letter) string { return l.DeadID }},
+		ui.Column[letter]{Name: "dead id", Value: func(l letter) string { return p.short(l.DeadID) }},
 		ui.Column[letter]{Name: "id", Value: func(l letter) string { return l.ID }},
 		ui.Column[letter]{Name: "subscription", Value: func(l letter) string { return l.Subscription }},
 		ui.Column[letter]{Name: "subject", Value: func(l letter) string { return l.Subject }},
@@ -180,6 +180,14 @@ func (p *program) listLetters(ctx context.Context, q deadletter.Query) (err erro
 		ui.Column[letter]{Name: "failed", Value: func(l letter) string { return p.when(l.Time, now) }},
 		ui.Column[letter]{Name: "error", Value: func(l letter) string { return firstLine(l.Error) }},
 	)
+}
+
+// short is enough of a dead ID for a person; every command takes it.
+func (p *program) short(id string) string {
+	if p.OutTTY && p.Format == "" {
+		return id[:min(len(id), 10)]
+	}
+	return id
 }
 
 // when is relative for people and exact for programs.

@@ -103,11 +103,15 @@ func (p *program) publish(ctx context.Context, args []string, f publishFlags) (e
 	}
 	pub := holdfast.NewPublisher[[]byte](t, transport.Address{Name: args[0]}, holdfast.PublishCodec(codec),
 		holdfast.PublishObserver(idOf{&got}))
+	if !f.core {
+		// Asked before, because somebody who listens on core NATS keeps the
+		// broker from saying that no stream does.
+		if got.Stream, err = streamOf(ctx, d.js.JetStream(), args[0]); err != nil {
+			return publishError(err, args[0])
+		}
+	}
 	if err := pub.Publish(ctx, body, opts...); err != nil {
 		return publishError(err, args[0])
-	}
-	if !f.core {
-		got.Stream = streamOf(ctx, d.js.JetStream(), args[0])
 	}
 	return p.tellPublished(got)
 }
@@ -134,13 +138,16 @@ func (p *program) tellPublished(m published) error {
 	})
 }
 
-// streamOf names the stream that took a subject, if that can be found out.
-func streamOf(ctx context.Context, js natsjs.JetStream, subject string) string {
+// streamOf names the stream that takes a subject; "" when the account may not
+// ask.
+func streamOf(ctx context.Context, js natsjs.JetStream, subject string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	name, err := js.StreamNameBySubject(ctx, subject)
-	if err != nil {
-		return ""
+	if errors.Is(err, natsjs.ErrStreamNotFound) {
+		return "", transport.ErrUnroutable
 	}
-	return name
+	return name, nil //nolint:nilerr // the publish itself will tell
 }
 
 // body is the argument, stdin for "-" or when something is piped in, or a file.

@@ -77,8 +77,14 @@ func (p *program) run(ctx context.Context, file string, f runFlags) (err error) 
 		log.WarnContext(ctx, "config", "code", string(w.Code), "at", fmt.Sprintf("%s:%d:%d", w.File, w.Line, w.Column), "fact", w.Message, "fix", w.Hint)
 	}
 	// Commands that cannot be run are found before anything is started.
-	if _, err := handlers(c, log); err != nil {
+	made, err := handlers(c, log)
+	if err != nil {
 		return err
+	}
+	for _, h := range made {
+		if k, ok := h.(interface{ Kill() }); ok {
+			p.whenForced(k.Kill)
+		}
 	}
 	url, stop, err := p.brokerFor(ctx, c, log, f.allowRemote)
 	if err != nil {
@@ -88,9 +94,12 @@ func (p *program) run(ctx context.Context, file string, f runFlags) (err error) 
 	d := &dialer{url: url, wait: f.wait}
 	defer func() { err = errors.Join(err, d.close()) }()
 	ready := newReadiness(log, len(c.Subscriptions), config.Redact(url))
-	app, err := build(ctx, c, d, log, f.grace, ready)
+	app, err := build(ctx, c, made, d, log, f.grace, ready)
 	if err != nil {
-		return canceled(ctx, err)
+		if ctx.Err() != nil {
+			return nil // a signal came while it waited for the broker
+		}
+		return err
 	}
 	if err := app.Run(ctx); err != nil {
 		return canceled(ctx, err)

@@ -17,6 +17,7 @@ const (
 	envSubject      = "HOLDFAST_SUBJECT"
 	envSubscription = "HOLDFAST_SUBSCRIPTION"
 	envAttempt      = "HOLDFAST_ATTEMPT"
+	envContentType  = "HOLDFAST_CONTENT_TYPE"
 	envHeaders      = "HOLDFAST_HEADERS"
 	// envTruncated names the headers that did not fit into HOLDFAST_HEADERS, as
 	// a JSON list; it is not set when all fit.
@@ -41,6 +42,7 @@ func environment(base []string, m outcome.Message) []string {
 		envSubject+"="+clean(m.Subject),
 		envSubscription+"="+clean(m.Subscription),
 		envAttempt+"="+strconv.Itoa(m.Attempt),
+		envContentType+"="+clean(m.ContentType),
 		envHeaders+"="+headers,
 	)
 	if len(omitted) > 0 {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/outcome"
@@ -55,6 +56,9 @@ type Config struct {
 type Handler struct {
 	cfg  Config
 	path string
+
+	mu      sync.Mutex // guards running
+	running map[*exec.Cmd]struct{}
 }
 
 var _ outcome.Handler = (*Handler)(nil)
@@ -74,7 +78,7 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Handler{cfg: cfg, path: path}, nil
+	return &Handler{cfg: cfg, path: path, running: make(map[*exec.Cmd]struct{})}, nil
 }
 
 // find resolves a command as a shell in dir would.
@@ -123,6 +127,8 @@ func (h *Handler) Handle(ctx context.Context, m outcome.Message) outcome.Outcome
 		p.abandon()
 		return outcome.Outcome{Verdict: outcome.Retry, Err: fmt.Errorf("start %s: %w", name, err)}
 	}
+	h.track(cmd, true)
+	defer h.track(cmd, false)
 	p.begin(m.Body)
 	ended, err := h.wait(ctx, cmd)
 	p.end()
@@ -134,6 +140,26 @@ func (h *Handler) Handle(ctx context.Context, m outcome.Message) outcome.Outcome
 		return outcome.Outcome{Verdict: outcome.Retry, Err: explain(fmt.Errorf("%s was ended: %w", name, context.Cause(ctx)), &p.stderr)}
 	}
 	return judge(name, err, &p.stderr)
+}
+
+func (h *Handler) track(cmd *exec.Cmd, runs bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if runs {
+		h.running[cmd] = struct{}{}
+		return
+	}
+	delete(h.running, cmd)
+}
+
+// Kill ends every command that runs, at once; for a process that is about to
+// end without waiting.
+func (h *Handler) Kill() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for cmd := range h.running {
+		killGroup(cmd)
+	}
 }
 
 // wait waits for the command and ends its process group when ctx ends, and in

@@ -9,7 +9,10 @@ import (
 
 // ownGroup starts the command in a process group of its own, so that all of it
 // can be ended at once and a Ctrl-C at the terminal does not reach it first.
-func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	dieWithParent(cmd.SysProcAttr)
+}
 
 // endGroup asks every process of the group to end.
 func endGroup(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }

@@ -113,14 +113,7 @@ func blockStyle(n *yaml.Node) {
 
 func tabular[T any](u *UI, items []T, columns []Column[T]) error {
 	st := u.Styles(true)
-	var rows [][]string
-	for _, it := range items {
-		row := make([]string, len(columns))
-		for i, c := range columns {
-			row[i] = cell(c.Value(it), 60)
-		}
-		rows = append(rows, row)
-	}
+	rows := fit(items, columns, u.Width)
 	heads := make([]string, len(columns))
 	for i, c := range columns {
 		heads[i] = st.Bold(strings.ToUpper(c.Name))
@@ -136,6 +129,29 @@ func tabular[T any](u *UI, items []T, columns []Column[T]) error {
 		}
 	}
 	return nil
+}
+
+// fit returns the cells, the last column cut so that a row fits on a line of the
+// terminal.
+func fit[T any](items []T, columns []Column[T], width int) [][]string {
+	rows := make([][]string, len(items))
+	taken := 0
+	for i, c := range columns {
+		limit := 60
+		if i == len(columns)-1 {
+			limit = 100
+			if width > 0 {
+				limit = max(width-taken-1, 16)
+			}
+		}
+		widest := len([]rune(c.Name))
+		for n, it := range items {
+			rows[n] = append(rows[n], cell(c.Value(it), limit))
+			widest = max(widest, len([]rune(rows[n][i])))
+		}
+		taken += widest + 2
+	}
+	return rows
 }
 
 func separated[T any](w io.Writer, items []T, columns []Column[T]) error {

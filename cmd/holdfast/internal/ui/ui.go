@@ -59,6 +59,8 @@ type UI struct {
 	Err io.Writer // talk
 	// InTTY, OutTTY and ErrTTY tell which of them a person is at.
 	InTTY, OutTTY, ErrTTY bool
+	// Width is that of the terminal; 0 when there is none or it does not say.
+	Width int
 	// Env looks up an environment variable.
 	Env func(string) (string, bool)
 
@@ -72,8 +74,15 @@ type UI struct {
 // System returns the terminal of this process.
 func System() *UI {
 	tty := func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) } //nolint:gosec // descriptors are small
+	width := 0
+	for _, f := range []*os.File{os.Stdout, os.Stderr} {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && width == 0 { //nolint:gosec // descriptors are small
+			width = w
+		}
+	}
 	return &UI{
-		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Width: width,
+		In:    os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		InTTY: tty(os.Stdin), OutTTY: tty(os.Stdout), ErrTTY: tty(os.Stderr),
 		Env: os.LookupEnv,
 	}
@@ -103,7 +112,7 @@ func (u *UI) Colors(tty bool) bool {
 // Live tells whether something may move on stderr.
 func (u *UI) Live() bool {
 	v, _ := u.Env("TERM")
-	return u.ErrTTY && v != "dumb" && !u.Quiet
+	return u.ErrTTY && u.Width > 0 && v != "dumb" && !u.Quiet
 }
 
 // Styles colour text, or leave it as it is.

@@ -56,6 +56,23 @@ func TestEachFormatIsWhatItSays(t *testing.T) {
 	}
 }
 
+func TestATableFitsTheTerminal(t *testing.T) {
+	t.Parallel()
+	u, out, _ := screen()
+	u.OutTTY, u.Width, u.Color = true, 40, "never"
+	if err := list(u, item{ID: "a", Text: strings.Repeat("long ", 50)}); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 40 {
+			t.Errorf("%d characters: %q", n, line)
+		}
+	}
+	if !strings.Contains(out.String(), "…") {
+		t.Errorf("what was cut is not marked: %q", out.String())
+	}
+}
+
 func TestNothingIsStillAList(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[string]string{"json": "[]\n", "jsonl": "", "yaml": "[]\n", "name": ""} {
