@@ -56,8 +56,11 @@ func Request[Req, Resp any](ctx context.Context, t transport.Transport, to trans
 	if err := o.encode(codecFor[Req](nil), body); err != nil {
 		return answer, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, DefaultPublishTimeout)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, DefaultPublishTimeout)
+		defer cancel()
+	}
 	m, err := r.Request(ctx, o.to, &o.m)
 	if err != nil {
 		return answer, err
@@ -85,7 +88,7 @@ func Reply[Req, Resp any](on Registrar, src Source, handler func(ctx context.Con
 	codec := codecFor[Resp](nil)
 	// The answer to a request that cannot be decoded is made by a middleware
 	// nearest to the handler: decoding happens inside of it.
-	all := append([]Option{optionFunc(func(s *settings) { s.reply = true }), NoDeadLetter()}, opts...)
+	all := append([]Option{optionFunc(func(s *settings) { s.reply = true }), NoDeadLetter(), NoRetry()}, opts...)
 	all = append(all, Use(answerFailures))
 	return Handle(on, src, func(ctx context.Context, m *Message[Req]) error {
 		answer, err := handler(ctx, m)
@@ -107,19 +110,34 @@ func answerFailures(next HandlerFunc) HandlerFunc {
 		if !ok || !r.WantsReply() {
 			return Discard(errors.New("the message asks for no answer"))
 		}
+		returned := false
+		defer func() {
+			if !returned { // runtime.Goexit: nobody else can answer any more
+				_ = refuse(ctx, m, &RemoteError{Message: failedInside, Code: CodeInternal})
+			}
+		}()
 		err = caught(ctx, m, next)
+		returned = true
 		if err == nil {
 			return nil
 		}
 		refusal := remote(err)
-		sent := respond(ctx, m, &transport.Message{Header: transport.Header{
-			wire.Reply: {replyError}, wire.Error: {wire.Escape(refusal.Message)}, wire.ErrorCode: {wire.Escape(refusal.Code)},
-		}})
+		sent := refuse(ctx, m, refusal)
 		if refusal.Code == CodeInternal || sent != nil {
 			return Discard(errors.Join(err, sent))
 		}
 		return nil
 	}
+}
+
+// failedInside is what a caller learns of a panic: its text may tell too much.
+const failedInside = "the handler failed"
+
+// refuse answers with an error.
+func refuse(ctx context.Context, m *Meta, e *RemoteError) error {
+	return respond(ctx, m, &transport.Message{Header: transport.Header{
+		wire.Reply: {replyError}, wire.Error: {wire.Escape(e.Message)}, wire.ErrorCode: {wire.Escape(e.Code)},
+	}})
 }
 
 // caught runs next and turns a panic into an error.
@@ -135,7 +153,7 @@ func caught(ctx context.Context, m *Meta, next HandlerFunc) (err error) {
 // remote is what the caller gets to see of an error.
 func remote(err error) *RemoteError {
 	if _, ok := errors.AsType[*recovery.PanicError](err); ok {
-		return &RemoteError{Message: "the handler failed", Code: CodeInternal}
+		return &RemoteError{Message: failedInside, Code: CodeInternal}
 	}
 	e := &RemoteError{Message: err.Error()}
 	var coder Coder
