@@ -38,7 +38,9 @@ type source struct {
 func (s source) test() bool { return strings.HasSuffix(s.name, "_test.go") }
 
 // library reports whether the file is part of what users import.
-func (s source) library() bool { return s.nest == "." && !s.test() }
+func (s source) library() bool {
+	return s.nest == "." && !s.test() && !inside("examples", s.dir)
+}
 
 // at returns the place of a node, for a finding.
 func (s source) at(n ast.Node) string {

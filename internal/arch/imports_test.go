@@ -35,6 +35,8 @@ func rooms() map[string][]string {
 		"internal/natsconn":       {"transport", "internal/wire", nats},
 		"internal/check":          {},
 		"internal/arch":           {},
+		// Programs to read and run, not to import.
+		"examples": {".", "memory", "natscore", "jetstream", "rabbitmq", "transport", "recovery", "deadletter", "observe"},
 	}
 }
 
