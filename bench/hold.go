@@ -39,6 +39,36 @@ func consumeHold[T any](ctx context.Context, j *job, handle func(T) error, opts 
 	return errors.Join(runApp(ctx, app, j), js.Close(ctx))
 }
 
+// holdTransport consumes with the transport and no engine above it, to show
+// which of the two costs what.
+func holdTransport(prefetch int) func(context.Context, *job) error {
+	return func(ctx context.Context, j *job) error {
+		js, err := jetstream.Connect(ctx, j.url)
+		if err != nil {
+			return err
+		}
+		src := js.Consumer(jetstream.ConsumerConfig{Stream: j.stream, Subjects: []string{j.subject}, Durable: durable, Start: jetstream.StartAll()})
+		want := transport.Want{Subscription: durable, Concurrency: 1, Prefetch: prefetch}
+		if _, err := js.Provision(ctx, src, want); err != nil {
+			return errors.Join(err, js.Close(ctx))
+		}
+		rx, err := js.Open(ctx, src, want)
+		if err != nil {
+			return errors.Join(err, js.Close(ctx))
+		}
+		for j.tally.calls.Load() < j.tally.want && err == nil {
+			var d transport.Delivery
+			if d, err = rx.Receive(ctx); err != nil {
+				break
+			}
+			if err = j.handle(numberOf(d.Message().Body)); err == nil {
+				err = d.(transport.PipelinedAcker).AckLater()
+			}
+		}
+		return errors.Join(err, rx.Close(ctx), js.Close(ctx))
+	}
+}
+
 // runApp runs the app until the job is done.
 func runApp(ctx context.Context, app *holdfast.App, j *job) error {
 	running, stop := context.WithCancel(ctx)

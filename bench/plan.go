@@ -21,6 +21,7 @@ type group struct {
 	pause   time.Duration // how long the handler waits
 	heap    bool          // watch the heap
 	parked  bool          // contenders park messages, see contender.parked
+	stored  bool          // the messages are there before the trial begins
 	metric  metric        // what the first column and its ratio show
 	trial   func(context.Context, *bench, *group, *contender) (sample, error)
 	// contenders: the first is what the others are compared with, unless the
@@ -105,36 +106,37 @@ func parity() []goal {
 func consumeGroups() []*group {
 	return []*group{
 		{
-			name: "consume and ack, 1 KiB, window 256", n: 200_000, body: plain(kib), metric: metricRatio, trial: consumeTrial,
+			name: "consume and ack, 1 KiB, window 256", n: 400_000, body: plain(kib), metric: metricRatio, stored: true, trial: consumeTrial,
 			contenders: []contender{
 				{name: "raw nats.go", run: rawBytes(rawMode{})},
 				{name: "raw nats.go, DoubleAck", n: 15_000, run: rawBytes(rawMode{confirmed: true})},
 				{name: "holdfast", run: holdBytes(holdfast.Concurrency(1), holdfast.Prefetch(255)), goals: parity()},
+				{name: "holdfast's transport without the engine", run: holdTransport(255)},
 			},
 		},
 		{
-			name: "the same, messages with Nats-Msg-Id and Content-Type", n: 150_000, body: plain(kib), headers: true, metric: metricRatio, trial: consumeTrial,
+			name: "the same, messages with Nats-Msg-Id and Content-Type", n: 150_000, body: plain(kib), headers: true, metric: metricRatio, stored: true, trial: consumeTrial,
 			contenders: []contender{
 				{name: "raw nats.go", run: rawBytes(rawMode{})},
 				{name: "holdfast", run: holdBytes(holdfast.Concurrency(1), holdfast.Prefetch(255))},
 			},
 		},
 		{
-			name: "consume and ack, 1 KiB, 16 workers", n: 200_000, body: plain(kib), metric: metricRatio, trial: consumeTrial,
+			name: "consume and ack, 1 KiB, 16 workers", n: 400_000, body: plain(kib), metric: metricRatio, stored: true, trial: consumeTrial,
 			contenders: []contender{
 				{name: "raw nats.go, 16 goroutines behind a channel", run: rawBytes(rawMode{workers: 16})},
 				{name: "holdfast", run: holdBytes(holdfast.Concurrency(16), holdfast.Prefetch(240)), goals: parity()},
 			},
 		},
 		{
-			name: "typed JSON handler, 1 KiB order", n: 80_000, body: orderBody, metric: metricRatio, trial: consumeTrial,
+			name: "typed JSON handler, 1 KiB order", n: 80_000, body: orderBody, metric: metricRatio, stored: true, trial: consumeTrial,
 			contenders: []contender{
 				{name: "raw nats.go + encoding/json", run: rawJSON()},
 				{name: "holdfast", run: holdJSON(holdfast.Concurrency(1), holdfast.Prefetch(255)), goals: []goal{{metricRatio, atLeast, 0.95}}},
 			},
 		},
 		{
-			name: "handler waits 1 ms, 64 wide", n: 60_000, body: plain(kib), pause: time.Millisecond, metric: metricRatio, trial: consumeTrial,
+			name: "handler waits 1 ms, 64 wide", n: 60_000, body: plain(kib), pause: time.Millisecond, metric: metricRatio, stored: true, trial: consumeTrial,
 			contenders: []contender{
 				{name: "raw nats.go, a goroutine each and a semaphore", run: rawBytes(rawMode{wide: 64})},
 				{name: "holdfast", run: holdBytes(holdfast.Concurrency(64), holdfast.Prefetch(192)), goals: []goal{{metricRatio, atLeast, 1}}},
@@ -154,7 +156,7 @@ func failureGroups() []*group {
 	retry := holdfast.Retry{Attempts: 5, Backoff: holdfast.Constant(10 * time.Millisecond)}
 	return []*group{{
 		name: "one in ten fails twice, 10 ms backoff", n: 60_000, body: plain(kib), fails: 2, backoff: 10 * time.Millisecond,
-		metric: metricRatio, trial: consumeTrial,
+		metric: metricRatio, stored: true, trial: consumeTrial,
 		contenders: []contender{
 			{name: "raw nats.go, NakWithDelay", run: rawBytes(rawMode{})},
 			{name: "holdfast", run: holdBytes(holdfast.Concurrency(1), holdfast.Prefetch(255), retry), goals: []goal{{metricRatio, atLeast, 1}}},
@@ -167,7 +169,7 @@ func memoryGroups() []*group {
 	one := []holdfast.Option{holdfast.Concurrency(1), holdfast.Prefetch(255), park}
 	return []*group{
 		{
-			name: "flat memory: a backlog of 1,000,000", n: backlog, body: plain(128), heap: true, metric: metricHeap, trial: consumeTrial,
+			name: "flat memory: a backlog of 1,000,000", n: backlog, body: plain(128), heap: true, metric: metricHeap, stored: true, trial: consumeTrial,
 			contenders: []contender{
 				{name: "raw nats.go", run: rawBytes(rawMode{})},
 				{name: "holdfast", run: holdBytes(holdfast.Concurrency(1), holdfast.Prefetch(255)), goals: []goal{{metricHeap, atMost, 64}}},
@@ -175,7 +177,7 @@ func memoryGroups() []*group {
 		},
 		{
 			name: "fresh messages beside 10,000 parked retries, raw", n: 100_000, body: plain(kib), backoff: time.Hour, parked: true,
-			metric: metricRatio, trial: consumeTrial,
+			metric: metricRatio, stored: true, trial: consumeTrial,
 			contenders: []contender{
 				{name: "raw nats.go, nothing parked", run: rawBytes(rawMode{})},
 				{name: "raw nats.go, 10,000 parked", parked: parkers, run: rawBytes(rawMode{})},
@@ -183,7 +185,7 @@ func memoryGroups() []*group {
 		},
 		{
 			name: "fresh messages beside 10,000 parked retries", n: 100_000, body: plain(kib), backoff: time.Hour, parked: true,
-			metric: metricRatio, trial: consumeTrial,
+			metric: metricRatio, stored: true, trial: consumeTrial,
 			contenders: []contender{
 				{name: "holdfast, nothing parked", run: holdBytes(one...)},
 				{name: "holdfast, 10,000 parked", parked: parkers, run: holdBytes(one...), goals: []goal{{metricRatio, atLeast, 0.9}}},

@@ -81,6 +81,11 @@ func (b *bench) trial(ctx context.Context, g *group, c *contender, round int) (s
 	if g.trial == nil {
 		return sample{}, errors.New("the workload has no trial")
 	}
+	if g.stored { // not part of the profile
+		if _, err := b.filled(ctx, g, g.messages(c)+c.parked); err != nil {
+			return sample{}, err
+		}
+	}
 	if b.cfg.profiles != "" && round == b.cfg.rounds-1 {
 		stop, err := profile(b.cfg.profiles, g.name+" "+c.name)
 		if err != nil {
