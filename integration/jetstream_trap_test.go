@@ -268,9 +268,13 @@ func TestJetStreamReceivesOnAfterARestartOfTheServer(t *testing.T) {
 	acked := map[string]bool{}
 	handle := func() {
 		d := w.receive(rx)
-		if d.(transport.PipelinedAcker).AckLater() == nil {
-			acked[d.Message().ID] = true
-		}
+		eventually(t, "a delivery is settled or lost", func() bool {
+			err := d.(transport.PipelinedAcker).AckLater()
+			if err == nil {
+				acked[d.Message().ID] = true
+			}
+			return err == nil || errors.Is(err, transport.ErrLeaseLost)
+		})
 	}
 	for round := range 3 {
 		for i := range 50 {

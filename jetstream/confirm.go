@@ -214,6 +214,25 @@ func (g *ackLog) unconfirmed() int {
 	return g.open
 }
 
+// each calls fn for the sequence of every ack without a confirmation.
+func (g *ackLog) each(fn func(seq uint64)) {
+	g.mu.Lock()
+	var seqs []uint64
+	note := func(acks []sentAck) {
+		for _, a := range acks {
+			seqs = append(seqs, a.seq)
+		}
+	}
+	note(g.batch)
+	for _, f := range slices.Concat(g.flying, g.again) {
+		note(f.acks)
+	}
+	g.mu.Unlock()
+	for _, seq := range seqs {
+		fn(seq)
+	}
+}
+
 // tend is called every fenceAfter while something is unconfirmed. It fences
 // what has waited, and repeats what was not confirmed. seen is the number of
 // fences at the last call; the new number is returned.

@@ -30,6 +30,7 @@ const (
 	stateOpen uint32 = iota
 	stateSettling
 	stateSettled
+	stateLost // the lease has ended: nothing can be settled any more
 )
 
 // delivery is one hand-over. The message is part of it, so that both are one
@@ -170,7 +171,7 @@ func (d *delivery) Reject(ctx context.Context, reason string) error {
 // ExtendLease implements transport.LeaseExtender.
 func (d *delivery) ExtendLease() error {
 	if d.state.Load() != stateOpen {
-		return d.fault("extend lease", transport.ErrSettled)
+		return d.fault("extend lease", d.over())
 	}
 	if d.leaseLost() {
 		return d.fault("extend lease", transport.ErrLeaseLost)
@@ -186,10 +187,12 @@ func (d *delivery) ExtendLease() error {
 // delivery can be settled again.
 func (d *delivery) settle(op string, do func() error) error {
 	if !d.state.CompareAndSwap(stateOpen, stateSettling) {
-		return d.fault(op, transport.ErrSettled)
+		return d.fault(op, d.over())
 	}
 	if d.leaseLost() {
-		d.state.Store(stateOpen)
+		// Its place is free: the broker has the message again.
+		d.state.Store(stateLost)
+		d.lane.free()
 		return d.fault(op, transport.ErrLeaseLost)
 	}
 	if err := do(); err != nil {
@@ -201,10 +204,21 @@ func (d *delivery) settle(op string, do func() error) error {
 	return nil
 }
 
+// over says why a delivery that is not open cannot be settled.
+func (d *delivery) over() error {
+	if d.state.Load() == stateLost {
+		return transport.ErrLeaseLost
+	}
+	return transport.ErrSettled
+}
+
 // leaseLost tells whether the lease has ended for certain: the coarse clock is
 // behind by a tick at most, so a tick is added to the lease.
 func (d *delivery) leaseLost() bool {
 	r := d.lane.r
+	if d.rescued != nil {
+		return false // nobody else is handed it
+	}
 	return r.clock.Load()-d.leased.Load() > int64(r.lease+2*r.tick)
 }
 

@@ -184,9 +184,12 @@ func (l *lane) pull(s *session) {
 	l.pulls.Add(1)
 	if err := l.r.t.nc.PublishRequest(l.next, s.inbox+strconv.FormatInt(n, 10), pullBody(n, expires)); err != nil {
 		s.broken.Store(true)
-		s.outstanding.Add(-n)
-		l.inUse.Add(-n)
+		l.release(s, n)
 		l.wake(troublePull)
+	}
+	if l.cur.Load() != s {
+		// begin wrote the session off before this pull was counted in it.
+		l.inUse.Add(-s.outstanding.Swap(0))
 	}
 }
 

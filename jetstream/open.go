@@ -2,12 +2,12 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -54,7 +54,7 @@ func newReceiver(t *Transport, s *source, want transport.Want) *receiver {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	name := s.cfg.Durable
 	if name == "" {
-		name = "holdfast_" + nuid.Next()
+		name = "holdfast_" + rand.Text()
 	}
 	window := want.Window()
 	r.lanes = []*lane{newLane(r, s.cfg.Stream, name, window)}

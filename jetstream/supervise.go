@@ -198,7 +198,9 @@ func (l *lane) restore() error {
 	}
 	if !l.sameConsumer(info) {
 		// Somebody made it again, we or another member. What was acked here since
-		// the floor it started from comes again and is skipped.
+		// the floor it started from comes again and is skipped, also where the
+		// server never confirmed the ack: the message was handled.
+		l.acks.each(l.acked.add)
 		l.replayed.Store(l.acked.last())
 		l.mu.Lock()
 		l.made = info.Created
