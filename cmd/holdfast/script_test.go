@@ -46,7 +46,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": daemon, "stop": stop, "kill9": kill9, "until": until, "hook": hook, "code": code,
+			"daemon": daemon, "halt": halt, "kill9": kill9, "until": until, "hook": hook, "code": code, "term": term,
 		},
 	})
 }
@@ -96,7 +96,7 @@ func daemon(ts *testscript.TestScript, neg bool, args []string) {
 	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TERM=dumb", "HOLDFAST_BROKER=" + ts.Getenv("HOLDFAST_BROKER"), "HOOK=" + ts.Getenv("HOOK"), "SECRET=" + ts.Getenv("SECRET")}
 	ts.Check(cmd.Start())
 	p := &process{cmd, make(chan error, 1)}
-	go func() { p.done <- cmd.Wait() }() // received by stop, kill9 or the end of the script
+	go func() { p.done <- cmd.Wait() }() // received by halt, kill9 or the end of the script
 	running.put(ts, name, p)
 	ts.Defer(func() {
 		_ = cmd.Process.Kill()
@@ -118,9 +118,16 @@ func daemon(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(name, strings.TrimSpace(ts.ReadFile(name+".out")))
 }
 
-// stop NAME sends SIGTERM and waits for a clean end.
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+// halt NAME sends SIGTERM and waits for a clean end.
+func halt(ts *testscript.TestScript, neg bool, args []string) {
 	end(ts, neg, args[0], syscall.SIGTERM)
+}
+
+// term NAME sends SIGTERM and does not wait.
+func term(ts *testscript.TestScript, _ bool, args []string) {
+	if p := running.get(ts, args[0]); p != nil {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	}
 }
 
 // kill9 NAME ends a process without a warning.

@@ -38,6 +38,7 @@ func (w *walker) bind(v *value) *Config {
 		for _, it := range subs.items {
 			c.Subscriptions = append(c.Subscriptions, w.subscription(it, seen))
 		}
+		w.sharedDurables(subs.items, c.Subscriptions)
 	}
 	c.Warnings = w.sorted(w.warnings)
 	return c
@@ -85,6 +86,31 @@ func (w *walker) subscription(v *value, seen map[string]*value) Subscription {
 	s.OrderBy = orderBy(v.get("order_by").str())
 	w.coreLimits(v)
 	return s
+}
+
+// sharedDurables refuses subscriptions that name one durable consumer: each
+// message would go to one of them at random.
+func (w *walker) sharedDurables(nodes []*value, subs []Subscription) {
+	first := map[[2]string]Subscription{}
+	for i, s := range subs {
+		key := [2]string{s.From.Stream, s.From.Durable}
+		other, taken := first[key]
+		if !s.From.JetStream() || s.From.Durable == "" || !taken || other.Name == s.Name {
+			first[key] = s
+			continue
+		}
+		node := nodes[i].node
+		if from := nodes[i].get("from"); from != nil {
+			node = from.node
+			if d := from.get("durable"); d != nil {
+				node = d.node
+			}
+		}
+		w.sub = s.Name
+		w.fault(node, CodeSharedDurable, "give each subscription a durable of its own, or handle both kinds of message in one",
+			"subscriptions %q (line %d) and %q share the durable %q of stream %s: each message would go to one of them at random", other.Name, other.Line, s.Name, s.From.Durable, s.From.Stream)
+		w.sub = ""
+	}
 }
 
 // Line is where the value stands.

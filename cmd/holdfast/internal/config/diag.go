@@ -13,26 +13,27 @@ type Code string
 
 // Errors in a file. Codes are never reused.
 const (
-	CodeSyntax       Code = "HF2001" // the file is not YAML
-	CodeValue        Code = "HF2002" // a value of the wrong type or form
-	CodeMissing      Code = "HF2003" // a key that must be there is not
-	CodeUnknown      Code = "HF2004" // a key that does not exist
-	CodeDuplicate    Code = "HF2005" // a key or name that is there twice
-	CodeEnv          Code = "HF2006" // an environment variable that is not set
-	CodeExclusive    Code = "HF2007" // keys that exclude each other
-	CodeUnreadable   Code = "HF2008" // the file cannot be read
-	CodeContradicts  Code = "HF2009" // settings that contradict each other
-	CodeCommand      Code = "HF2010" // the command of an exec handler cannot be run
-	CodeNotLoopback  Code = "HF2011" // the embedded server would listen beyond this machine
-	CodeNoRedelivery Code = "HF1001" // retry on core NATS
-	CodeNoDeadLetter Code = "HF1002" // dead letters on core NATS
+	CodeSyntax        Code = "HF2001" // the file is not YAML
+	CodeValue         Code = "HF2002" // a value of the wrong type or form
+	CodeMissing       Code = "HF2003" // a key that must be there is not
+	CodeUnknown       Code = "HF2004" // a key that does not exist
+	CodeDuplicate     Code = "HF2005" // a key or name that is there twice
+	CodeEnv           Code = "HF2006" // an environment variable that is not set
+	CodeExclusive     Code = "HF2007" // keys that exclude each other
+	CodeUnreadable    Code = "HF2008" // the file cannot be read
+	CodeContradicts   Code = "HF2009" // settings that contradict each other
+	CodeCommand       Code = "HF2010" // the command of an exec handler cannot be run
+	CodeNotLoopback   Code = "HF2011" // the embedded server would listen beyond this machine
+	CodeNoRedelivery  Code = "HF1001" // retry on core NATS
+	CodeNoDeadLetter  Code = "HF1002" // dead letters on core NATS
+	CodeSharedDurable Code = "HF1110" // two subscriptions on one durable consumer
 )
 
 // Codes returns every code this package reports.
 func Codes() []Code {
 	return []Code{
 		CodeSyntax, CodeValue, CodeMissing, CodeUnknown, CodeDuplicate, CodeEnv, CodeExclusive,
-		CodeUnreadable, CodeContradicts, CodeCommand, CodeNotLoopback, CodeNoRedelivery, CodeNoDeadLetter,
+		CodeUnreadable, CodeContradicts, CodeCommand, CodeNotLoopback, CodeNoRedelivery, CodeNoDeadLetter, CodeSharedDurable,
 	}
 }
 
