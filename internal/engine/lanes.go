@@ -26,11 +26,12 @@ type lanes struct {
 	closed bool
 }
 
-// lane is guarded by lanes.mu, except for the head's judgement, which belongs to
-// the worker that took the lane.
+// lane is guarded by lanes.mu, except for its head, which belongs to the worker
+// that took the lane.
 type lane struct {
 	key   string
 	items []*laneItem
+	head  *laneItem   // items[0], set when a worker takes the lane
 	taken bool        // a worker has the head
 	timer *time.Timer // wakes a parked head
 	due   time.Time   // when it does; zero when the head is not parked
@@ -114,7 +115,7 @@ func (l *lanes) take() *lane {
 	}
 	ln := l.queue[0]
 	l.queue = l.queue[1:]
-	ln.taken = true
+	ln.head, ln.taken = ln.items[0], true
 	l.inHand++
 	return ln
 }
@@ -268,7 +269,7 @@ func (w *worker) runLanes(l *lanes) {
 // step handles the head of a lane once. It returns false when the worker was
 // left behind.
 func (w *worker) step(l *lanes, ln *lane) bool {
-	it := ln.items[0]
+	it := ln.head
 	w.mu.Lock()
 	w.lane = ln
 	w.mu.Unlock()

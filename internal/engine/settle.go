@@ -328,6 +328,7 @@ func (s *Subscription) persist(settle func(context.Context) error) error {
 	if err == nil || hopeless(err) {
 		return err
 	}
+	unknown := transport.KindOf(err) == transport.Unknown
 	ctx, cancel := context.WithTimeout(s.settleCtx, settleBudget)
 	defer cancel()
 	for wait := 50 * time.Millisecond; ; wait = min(wait*2, time.Second) {
@@ -336,9 +337,14 @@ func (s *Subscription) persist(settle func(context.Context) error) error {
 		case <-ctx.Done():
 			return err
 		}
-		if err = settle(ctx); err == nil || hopeless(err) {
+		err = settle(ctx)
+		switch {
+		case unknown && errors.Is(err, transport.ErrSettled):
+			return nil // a try before had worked, and only its answer was lost
+		case err == nil || hopeless(err):
 			return err
 		}
+		unknown = unknown || transport.KindOf(err) == transport.Unknown
 	}
 }
 

@@ -76,7 +76,7 @@ func (w *worker) inherit(e *estate) bool {
 	w.estate = nil
 	c := &w.own
 	if e.lane != nil {
-		c = &e.lane.items[0].c
+		c = &e.lane.head.c
 	}
 	*c = e.c
 	w.hold(c.delivery)
