@@ -142,8 +142,10 @@ func (p *program) brokerFor(ctx context.Context, c *config.Config, log *slog.Log
 		return "", nil, embeddedError(err)
 	}
 	log.InfoContext(ctx, "embedded server", "url", s.URL(), "version", s.Version(), "data", c.Data)
-	if _, err := fmt.Fprintln(p.Out, s.URL()); err != nil {
-		log.WarnContext(ctx, "the URL could not be printed", "err", err)
+	if !p.OutTTY || !p.ErrTTY { // a person at a terminal has just read it
+		if _, err := fmt.Fprintln(p.Out, s.URL()); err != nil {
+			log.WarnContext(ctx, "the URL could not be printed", "err", err)
+		}
 	}
 	return s.URL(), func() error { return closeServer(s) }, nil
 }

@@ -312,7 +312,8 @@ func (w *walker) retry(v *value) *Retry {
 	return r
 }
 
-// backoffFits warns of delays that are never waited.
+// backoffFits warns of delays that are never waited, and refuses those that
+// leave no retry at all.
 func (w *walker) backoffFits(b *value, r *Retry, attempts *value) {
 	n := len(r.Backoff.Delays)
 	if attempts != nil && n > 1 {
@@ -324,6 +325,10 @@ func (w *walker) backoffFits(b *value, r *Retry, attempts *value) {
 	if r.Within == 0 {
 		return
 	}
+	const fix = "shorten the delay or lengthen within"
+	if r.Backoff.First > r.Within {
+		w.fault(b.node, CodeContradicts, fix, "a delay of %s never ends within %s, so there would be no retry", r.Backoff.First, r.Within)
+	}
 	for i, d := range r.Backoff.Delays {
 		if d <= r.Within {
 			continue
@@ -332,7 +337,11 @@ func (w *walker) backoffFits(b *value, r *Retry, attempts *value) {
 		if i < len(b.items) {
 			node = b.items[i].node
 		}
-		w.warn(node, "shorten the delay or lengthen within", "a delay of %s never ends within %s", d, r.Within)
+		if i == 0 {
+			w.fault(node, CodeContradicts, fix, "a delay of %s never ends within %s, so there would be no retry", d, r.Within)
+		} else {
+			w.warn(node, fix, "a delay of %s never ends within %s", d, r.Within)
+		}
 		return
 	}
 }

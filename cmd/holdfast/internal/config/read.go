@@ -100,8 +100,10 @@ func (r *report) tree(text []byte) *yaml.Node {
 		return nil
 	}
 	if err := dec.Load(&more); err == nil && len(more.Content) > 0 {
-		r.add(Diagnostic{Line: more.Content[0].Line, Column: more.Content[0].Column, Code: CodeSyntax,
-			Message: "a second document begins here", Hint: "a file holds one document: remove the line ---"})
+		r.add(Diagnostic{
+			Line: more.Content[0].Line, Column: more.Content[0].Column, Code: CodeSyntax,
+			Message: "a second document begins here", Hint: "a file holds one document: remove the line ---",
+		})
 		return nil
 	}
 	return doc.Content[0]

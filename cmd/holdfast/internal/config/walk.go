@@ -339,8 +339,10 @@ func (w *walker) scalar(n *yaml.Node, s *shape, where string) *value {
 	}
 	e := expand(n.Value, w.lookup)
 	if e.fault != "" {
-		w.add(Diagnostic{Line: n.Line, Column: n.Column + e.at + quote(n), width: e.width, Code: CodeEnv, Subscription: w.sub,
-			Message: fmt.Sprintf("%s: %s", where, e.fault), Hint: "set it, or write ${NAME:-default}; $${ stands for a plain ${"})
+		w.add(Diagnostic{
+			Line: n.Line, Column: n.Column + e.at + quote(n), width: e.width, Code: CodeEnv, Subscription: w.sub,
+			Message: fmt.Sprintf("%s: %s", where, e.fault), Hint: "set it, or write ${NAME:-default}; $${ stands for a plain ${",
+		})
 		return v
 	}
 	v.text = e.value
