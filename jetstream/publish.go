@@ -58,7 +58,7 @@ func (t *Transport) store(ctx context.Context, op, subject string, m *transport.
 			Hint: fmt.Sprintf("body and headers are %d bytes, the server takes %d (max_payload)", int64(len(m.Body))+headerSize(header), limit),
 		}
 	}
-	if !t.nc.IsConnected() {
+	if t.isClosed() || !t.nc.IsConnected() {
 		return nil, seamError(op, subject, t.notConnected(), false)
 	}
 	reply, sent, err := t.ask(ctx, msg, t.set.pubTimeout)

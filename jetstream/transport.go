@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -26,10 +27,10 @@ type Transport struct {
 	api    string // "$JS.API." or what the domain or prefix makes of it
 	inbox  *inbox
 	events observers
+	closed atomic.Bool
 
 	mu        sync.Mutex // guards what follows; nothing else is locked under it
 	receivers map[*receiver]struct{}
-	closed    bool
 	release   func() // gives the connection its own handlers back
 	lostOnce  sync.Once
 }
@@ -97,11 +98,10 @@ func (t *Transport) Observe(fn func(transport.Event)) (stop func()) { return t.e
 // in the client's buffer and, when Connect made the connection, closes it.
 func (t *Transport) Close(ctx context.Context) error {
 	t.mu.Lock()
-	if t.closed {
+	if t.closed.Swap(true) {
 		t.mu.Unlock()
 		return nil
 	}
-	t.closed = true
 	open := make([]*receiver, 0, len(t.receivers))
 	for r := range t.receivers {
 		open = append(open, r)
@@ -132,17 +132,13 @@ func flush(ctx context.Context, nc *nats.Conn) error {
 	return seamError("flush", "", nc.FlushWithContext(ctx), true)
 }
 
-func (t *Transport) isClosed() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.closed
-}
+func (t *Transport) isClosed() bool { return t.closed.Load() }
 
 // register adds an open receiver; it fails when the transport is closed.
 func (t *Transport) register(r *receiver) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.closed.Load() {
 		return &transport.Error{Op: "open consumer", Address: r.address, Err: transport.ErrClosed}
 	}
 	t.receivers[r] = struct{}{}
