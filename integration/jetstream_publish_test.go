@@ -215,9 +215,10 @@ func TestJetStreamWaitsForTheBrokerWhenToldTo(t *testing.T) {
 	t.Parallel()
 	s := natstest.New(t)
 	ctx := testContext(t)
+	url := s.URL()
 	done := make(chan error, 1)
 	go func() {
-		js, err := jetstream.Connect(ctx, s.URL(), jetstream.WaitForBroker())
+		js, err := jetstream.Connect(ctx, url, jetstream.WaitForBroker())
 		if err == nil {
 			err = js.Close(context.Background())
 		}
