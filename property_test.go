@@ -151,6 +151,7 @@ func TestEveryMessageEndsExactlyOnceWhateverHappens(t *testing.T) {
 
 func everyMessageEnds(t *testing.T, seed uint64) {
 	s := newScenario(seed)
+	t.Logf("%v, attempts %d, ordered %v, faulty %v, hangs %v", s.ack, s.attempts, s.ordered, s.faulty, s.hangs)
 	promise(t, func(t *testing.T, w *world) {
 		release := make(chan struct{})
 		defer w.pass(time.Second)
@@ -174,7 +175,16 @@ func everyMessageEnds(t *testing.T, seed uint64) {
 func (s *scenario) judge(t *testing.T, w *world) {
 	t.Helper()
 	c := w.counts()
-	check.Equal(t, c.Handled+c.Dead+c.Discarded+c.Rejected, messages, fmt.Sprintf("messages that ended, of %+v", c))
+	// A settlement that was given up, and of which nobody can say whether it
+	// happened, is the one thing that cannot be counted.
+	unsure := map[string]bool{}
+	for _, e := range w.diary.of(observe.SettleFailed) {
+		if holdfast.Unknown(e.Err) {
+			unsure[e.MessageID] = true
+		}
+	}
+	ended := int(c.Handled + c.Dead + c.Discarded + c.Rejected)
+	check.True(t, ended <= messages && ended+len(unsure) >= messages, fmt.Sprintf("messages that ended: %+v, unsure of %d", c, len(unsure)))
 	ends, order := map[string]int{}, map[string][]string{}
 	for _, e := range w.diary.of(observe.Settled) {
 		switch e.Verdict.Action {
@@ -188,16 +198,20 @@ func (s *scenario) judge(t *testing.T, w *world) {
 	for _, id := range w.ids() {
 		runs[id]++
 	}
+	for _, e := range w.diary.of(observe.LeaseLost) {
+		runs[e.MessageID]-- // what this run came to was never settled
+	}
 	for i := range messages {
 		id := fmt.Sprintf("k%d/%d", i%7, i)
-		if ends[id] != 1 {
+		if ends[id] != 1 && (ends[id] != 0 || !unsure[id]) {
 			t.Errorf("message %s ended %d times", id, ends[id])
 		}
 		if runs[id] > s.attempts && s.ack != holdfast.Manual {
 			t.Errorf("message %s was handled %d times, more than %d", id, runs[id], s.attempts)
 		}
 	}
-	check.Equal(t, len(w.letters()), int(c.Dead), "dead letters")
+	letters := len(w.letters())
+	check.True(t, letters >= int(c.Dead) && letters <= int(c.Dead)+len(unsure), fmt.Sprintf("dead letters: %d", letters))
 	if s.ordered && !s.faulty {
 		for key, ids := range order {
 			for i, id := range ids {

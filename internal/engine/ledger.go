@@ -23,7 +23,7 @@ type note struct {
 	returned int  // deliveries given back uncharged
 	over     bool // verdict was performed, only the ack is missing
 	verdict  recovery.Verdict
-	grave    *grave // the dead letter that could not be stored yet
+	grave    *grave // the verdict of death that could not be performed yet
 }
 
 // next returns the number of the attempt that delivery number n starts with, if

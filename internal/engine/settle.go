@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,10 @@ func (w *worker) settle(c *judgement) {
 	if lost {
 		w.counts.lost.Add(1)
 		w.s.remember(c)
+		switch c.verdict.Action {
+		case recovery.DeadLetter, recovery.Reject, recovery.Drop:
+			w.s.condemn(c) // should it come back to us, it has used up its attempts
+		}
 		w.s.settleFailed(c, transport.ErrLeaseLost)
 		return
 	}
@@ -154,6 +159,7 @@ func (w *worker) reject(c *judgement) {
 	}
 	text := c.verdict.Reason
 	if err := w.s.persist(func(ctx context.Context) error { return r.Reject(ctx, string(text)) }); err != nil {
+		w.s.condemn(c)
 		w.s.settleFailed(c, err)
 		return
 	}
@@ -253,15 +259,21 @@ func stage(v recovery.Verdict) string {
 	}
 }
 
+// condemn remembers a verdict of death that could not be performed: when the
+// message comes back, it is performed without another run of the handler.
+func (s *Subscription) condemn(c *judgement) {
+	again := &grave{verdict: c.verdict, err: c.err, attempts: c.attempt, first: c.first, failed: c.failed}
+	s.ledger.change(c.message.Position, func(n *note) { n.grave = again })
+}
+
 // burialFailed keeps the message where it is and the failure visible.
 func (w *worker) burialFailed(c *judgement, err error) {
 	s := w.s
 	s.block(noBurials, "dead letters cannot be stored: "+err.Error())
 	s.observe(observe.Event{Kind: observe.BurialFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
-	again := &grave{verdict: c.verdict, err: c.err, attempts: c.attempt, first: c.first, failed: c.failed}
+	s.condemn(c)
 	tries := 0
 	s.ledger.change(c.message.Position, func(n *note) {
-		n.grave = again
 		n.returned++
 		tries = n.returned
 	})
@@ -328,23 +340,28 @@ func (s *Subscription) persist(settle func(context.Context) error) error {
 	if err == nil || hopeless(err) {
 		return err
 	}
-	unknown := transport.KindOf(err) == transport.Unknown
+	var doubt error // of a try that may have worked
+	if transport.KindOf(err) == transport.Unknown {
+		doubt = err
+	}
 	ctx, cancel := context.WithTimeout(s.settleCtx, settleBudget)
 	defer cancel()
 	for wait := 50 * time.Millisecond; ; wait = min(wait*2, time.Second) {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return err
+			return cmp.Or(doubt, err)
 		}
 		err = settle(ctx)
 		switch {
-		case unknown && errors.Is(err, transport.ErrSettled):
+		case doubt != nil && errors.Is(err, transport.ErrSettled):
 			return nil // a try before had worked, and only its answer was lost
 		case err == nil || hopeless(err):
 			return err
 		}
-		unknown = unknown || transport.KindOf(err) == transport.Unknown
+		if transport.KindOf(err) == transport.Unknown {
+			doubt = err
+		}
 	}
 }
 
