@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-go/holdfast/memory"
 	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/recovery"
+	"github.com/holdfast-go/holdfast/transport"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "the seed of the property test; 0 means a new one")
@@ -198,8 +199,10 @@ func (s *scenario) judge(t *testing.T, w *world) {
 	for _, id := range w.ids() {
 		runs[id]++
 	}
-	for _, e := range w.diary.of(observe.LeaseLost) {
-		runs[e.MessageID]-- // what this run came to was never settled
+	for _, e := range w.diary.of(observe.SettleFailed) {
+		if errors.Is(e.Err, transport.ErrLeaseLost) {
+			runs[e.MessageID] -= s.attempts // it was somebody else's, who may have been another worker
+		}
 	}
 	for i := range messages {
 		id := fmt.Sprintf("k%d/%d", i%7, i)
