@@ -87,7 +87,7 @@ subscriptions:
 		t.Fatal(err)
 	}
 	for _, name := range []string{"by-command", "by-url"} {
-		holdfast(t, "dlq", "redrive", "--broker", url, "--subscription", name, "--yes")
+		holdfastCommand(t, "dlq", "redrive", "--broker", url, "--subscription", name, "--yes")
 	}
 	eventually(t, time.Minute, "the redriven messages", func() bool {
 		runs := read(t, ledger)

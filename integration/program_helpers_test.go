@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// holdfast runs a command of the program to its end and returns its output.
-func holdfast(t *testing.T, args ...string) string {
+// holdfastCommand runs a command of the program to its end and returns its output.
+func holdfastCommand(t *testing.T, args ...string) string {
 	t.Helper()
 	path, err := program()
 	if err != nil {
@@ -206,7 +206,7 @@ type letter struct {
 
 func deadLetters(t *testing.T, url string, args ...string) []letter {
 	t.Helper()
-	out := holdfast(t, append([]string{"dlq", "list", "--broker", url, "-o", "json"}, args...)...)
+	out := holdfastCommand(t, append([]string{"dlq", "list", "--broker", url, "-o", "json"}, args...)...)
 	var letters []letter
 	if err := json.Unmarshal([]byte(out), &letters); err != nil {
 		t.Fatalf("dlq list is not a JSON array: %v\n%s", err, out)

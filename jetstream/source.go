@@ -137,8 +137,9 @@ type source struct {
 }
 
 var (
-	_ transport.Source   = (*source)(nil)
-	_ transport.Prefixer = (*source)(nil)
+	_ transport.Source     = (*source)(nil)
+	_ transport.Prefixer   = (*source)(nil)
+	_ transport.Identified = (*source)(nil)
 )
 
 // Consumer returns a source for subscriptions. It does no I/O: what cfg asks
@@ -170,6 +171,15 @@ func (s *source) Transport() transport.Transport { return s.t }
 
 // Name implements transport.Source.
 func (s *source) Name() string { return s.cfg.Durable }
+
+// Identity implements transport.Identified: the durable consumer, which divides
+// its messages among its users.
+func (s *source) Identity() string {
+	if s.cfg.Durable == "" {
+		return ""
+	}
+	return s.address()
+}
 
 // String implements transport.Source.
 func (s *source) String() string {
