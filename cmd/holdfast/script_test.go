@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("TERM", "dumb")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // many short processes
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -93,7 +94,7 @@ func daemon(ts *testscript.TestScript, neg bool, args []string) {
 	path := filepath.Join(strings.Split(ts.Getenv("PATH"), string(os.PathListSeparator))[0], "holdfast")
 	cmd := exec.Command(path, args[1:]...) //nolint:gosec // a test
 	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), stdout, stderr
-	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TERM=dumb", "HOLDFAST_BROKER=" + ts.Getenv("HOLDFAST_BROKER"), "HOOK=" + ts.Getenv("HOOK"), "SECRET=" + ts.Getenv("SECRET")}
+	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TERM=dumb", "GORACE=atexit_sleep_ms=0", "HOLDFAST_BROKER=" + ts.Getenv("HOLDFAST_BROKER"), "HOOK=" + ts.Getenv("HOOK"), "SECRET=" + ts.Getenv("SECRET")}
 	ts.Check(cmd.Start())
 	p := &process{cmd, make(chan error, 1)}
 	go func() { p.done <- cmd.Wait() }() // received by halt, kill9 or the end of the script
