@@ -45,6 +45,7 @@ type config struct {
 	quick    bool
 	scale    float64
 	rounds   int
+	retries  int
 	only     *regexp.Regexp
 	md       string
 	profiles string
@@ -59,6 +60,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	fs.BoolVar(&cfg.quick, "quick", false, "a few messages of each workload: shows that everything runs and measures nothing")
 	fs.Float64Var(&cfg.scale, "scale", 1, "multiply the number of messages, for a longer profile")
 	fs.IntVar(&cfg.rounds, "rounds", 5, "how often each contender runs; medians are printed")
+	fs.IntVar(&cfg.retries, "retries", 3, "how often a trial is repeated while other processes used more than 10 % of the machine; the quietest counts")
 	fs.StringVar(&only, "only", "", "run the workloads whose name matches this regular expression")
 	fs.StringVar(&cfg.md, "md", "", "write the table to this file as well; what follows its line \"## Notes\" is kept")
 	fs.StringVar(&cfg.profiles, "cpuprofile", "", "write a CPU profile of each contender's last round into this directory")
@@ -73,7 +75,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 		return cfg, fmt.Errorf("-scale %g: use a positive number", cfg.scale)
 	}
 	if cfg.quick {
-		cfg.scale = 1.0 / 1000
+		cfg.scale, cfg.retries = 1.0/1000, 0
 	}
 	pattern, err := regexp.Compile(only)
 	if err != nil {

@@ -105,12 +105,13 @@ type results struct {
 
 // report is everything a run found.
 type report struct {
-	began  time.Time
-	took   time.Duration
-	rounds int
-	quick  bool
-	server string
-	groups []*results
+	began   time.Time
+	took    time.Duration
+	rounds  int
+	retries int
+	quick   bool
+	server  string
+	groups  []*results
 }
 
 // spread is a median with the range around it.
@@ -223,7 +224,7 @@ func (rep *report) markdown(args []string) string {
 	fmt.Fprintf(&b, "- nats-server %s in a process of its own, loopback, file store, nats.go %s\n", rep.server, natsVersion())
 	fmt.Fprintf(&b, "- %s, %d rounds interleaved, took %s\n", rep.began.UTC().Format("2006-01-02 15:04 MST"), rep.rounds, rep.took.Round(time.Second))
 	others := rep.others()
-	fmt.Fprintf(&b, "- other processes used %.0f %% of the machine's CPU during the median trial, %.0f %% at most\n\n", others.median, others.high)
+	fmt.Fprintf(&b, "- other processes used %.0f %% of the machine's CPU during the median trial, %.0f %% at most;\n  a trial with more than %.0f %% was repeated up to %d times, and the quietest counted\n\n", others.median, others.high, 100*noisy, rep.retries)
 	b.WriteString("Medians; in parentheses the range over the rounds, and the most for \"others\". CPU, allocations and bytes are per message\n" +
 		"and the client's unless said otherwise. \"x first\" compares the result column with the first contender of the workload.\n\n")
 	b.WriteString(tableHead)
