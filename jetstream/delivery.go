@@ -41,7 +41,8 @@ type delivery struct {
 	lane       *lane
 	seq        uint64 // in the stream
 	order      uint64 // in the consumer: rises with every delivery
-	deliveries uint32
+	deliveries uint32 // less those given back uncharged
+	recorded   bool   // its return was; whoever settles it owns this
 	state      atomic.Uint32
 	// leased is when the lease was last known to be renewed, by the receiver's
 	// coarse clock: never later than it really was by more than a tick.
@@ -56,6 +57,8 @@ var (
 	_ transport.PipelinedAcker = (*delivery)(nil)
 	_ transport.Rejecter       = (*delivery)(nil)
 	_ transport.LeaseExtender  = (*delivery)(nil)
+	_ transport.Returner       = (*delivery)(nil)
+	_ transport.Recounter      = (*delivery)(nil)
 	_ transport.Native         = (*delivery)(nil)
 )
 
@@ -73,7 +76,8 @@ func newDelivery(l *lane, m *nats.Msg) *delivery {
 	if err != nil {
 		info = ackInfo{stream: l.stream, deliveries: 1, seqText: "0", storedText: "0"}
 	}
-	d.seq, d.order, d.deliveries = info.streamSeq, info.consumerSeq, uint32(max(info.deliveries, 1))
+	d.seq, d.order = info.streamSeq, info.consumerSeq
+	d.deliveries = l.returned.less(d.seq, uint32(info.deliveries))
 	h := transport.Header(m.Header)
 	// Field by field: the rest is zero already, and need not be copied.
 	d.msg.Subject, d.msg.Header, d.msg.Body = m.Subject, h, m.Data
@@ -145,7 +149,7 @@ func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 			return err
 		}
 		if d.rescued != nil {
-			d.rescued.park(d, max(delay, minNakDelay))
+			d.rescued.park(d, max(delay, minNakDelay), int(d.deliveries))
 			return nil
 		}
 		buf := make([]byte, 0, 48)
@@ -153,6 +157,44 @@ func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 		buf = strconv.AppendInt(buf, int64(max(delay, minNakDelay)), 10)
 		return d.lane.r.t.nc.Publish(d.raw.Reply, append(buf, '}'))
 	})
+}
+
+// Return implements transport.Returner. That it is not counted is remembered in
+// the metadata of the durable consumer, which a server before 2.10 does not
+// have, a source in ModeVerify does not touch, and an account without the
+// permission to update the consumer cannot write: other processes count it then.
+func (d *delivery) Return(ctx context.Context) error {
+	return d.settle("return", func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if d.rescued != nil {
+			d.rescued.park(d, minNakDelay, int(d.deliveries)-1)
+			return nil
+		}
+		if !d.recorded {
+			d.recorded = true
+			d.lane.recordReturned(ctx, d.seq)
+		}
+		return d.lane.r.t.nc.Publish(d.raw.Reply, nakBody)
+	})
+}
+
+// Recount implements transport.Recounter.
+func (d *delivery) Recount(ctx context.Context) (int, error) {
+	if d.rescued != nil {
+		return d.Deliveries(), nil // the server has given it up, and counts no more
+	}
+	info, err := d.lane.r.t.consumerInfo(ctx, d.lane.stream, d.lane.consumer)
+	if err != nil {
+		return 0, seamError("recount", d.address(), err, false)
+	}
+	d.lane.returned.learn(info.Config.Metadata, info.AckFloor.Stream)
+	counted, err := parseAck(d.raw.Reply)
+	if err != nil {
+		return d.Deliveries(), nil
+	}
+	return int(d.lane.returned.less(d.seq, uint32(counted.deliveries))), nil
 }
 
 // Reject implements transport.Rejecter: the server forgets the message for this

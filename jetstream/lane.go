@@ -27,6 +27,7 @@ type lane struct {
 	next     string
 	acks     ackLog
 	acked    seqSet // confirmed acks above floor
+	returned returns
 
 	// inUse counts what is asked for, buffered and unsettled.
 	inUse   atomic.Int64
@@ -75,6 +76,7 @@ func (l *lane) learn(info *natsjs.ConsumerInfo) {
 	l.limits = pullLimits{batch: int64(info.Config.MaxRequestBatch), expires: info.Config.MaxRequestExpires}
 	l.mu.Unlock()
 	l.acked.trim(info.AckFloor.Stream)
+	l.returned.learn(info.Config.Metadata, info.AckFloor.Stream)
 }
 
 // begin starts a new session and pulls. What the old session still receives is

@@ -80,6 +80,7 @@ func newLane(r *receiver, stream, consumer string, window int) *lane {
 		trouble: make(chan struct{}, 1),
 	}
 	l.acks.lane = l
+	l.returned.turn = make(chan struct{}, 1)
 	return l
 }
 
@@ -197,11 +198,27 @@ func (r *receiver) handBack(ctx context.Context) {
 		_ = flush(ctx, r.t.nc)
 	}
 	r.gather()
-	for _, d := range r.held.drain() {
+	unseen := r.held.drain()
+	r.recordUnseen(ctx, unseen)
+	for _, d := range unseen {
 		_ = d.settle("hand back", func() error { return r.t.nc.Publish(d.raw.Reply, nakBody) })
 	}
 	if r.t.nc.IsConnected() {
 		_ = flush(ctx, r.t.nc)
+	}
+}
+
+// recordUnseen remembers, with one write for each consumer, that nobody has seen
+// these hand-overs.
+func (r *receiver) recordUnseen(ctx context.Context, unseen []*delivery) {
+	for _, l := range r.lanes {
+		var seqs []uint64
+		for _, d := range unseen {
+			if d.lane == l && d.rescued == nil {
+				seqs = append(seqs, d.seq)
+			}
+		}
+		l.recordReturned(ctx, seqs...)
 	}
 }
 

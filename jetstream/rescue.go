@@ -194,10 +194,10 @@ func (s *rescuer) handOver(raw *nats.Msg, deliveries int) {
 	r.wakeOne()
 }
 
-// park keeps a nacked message for the delay.
-func (s *rescuer) park(d *delivery, delay time.Duration) {
+// park keeps a nacked message for the delay. It was delivered so often.
+func (s *rescuer) park(d *delivery, delay time.Duration, deliveries int) {
 	s.mu.Lock()
-	s.parked = append(s.parked, parked{due: time.Now().Add(delay), raw: d.raw, seq: d.seq, n: int(d.deliveries)})
+	s.parked = append(s.parked, parked{due: time.Now().Add(delay), raw: d.raw, seq: d.seq, n: deliveries})
 	s.mu.Unlock()
 	select {
 	case s.again <- struct{}{}:

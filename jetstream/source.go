@@ -19,7 +19,9 @@ const (
 	// ModeEnsure creates what is missing. What differs is reported as a finding
 	// and left as it is.
 	ModeEnsure Mode = iota
-	// ModeVerify changes nothing: what is missing is an error.
+	// ModeVerify changes nothing: what is missing is an error. Messages that a
+	// stop gives back unseen are counted as delivered then, since the consumer's
+	// metadata, where holdfast remembers that they were not, stays untouched.
 	ModeVerify
 	// ModeUpdate creates what is missing and changes what differs, as far as the
 	// server allows. It never removes a subject from a stream.

@@ -201,11 +201,13 @@ func (l *lane) restore() error {
 		// the floor it started from comes again and is skipped, also where the
 		// server never confirmed the ack: the message was handled.
 		l.acks.each(l.acked.add)
+		l.returned.forget()
 		l.replayed.Store(l.acked.last())
 		l.mu.Lock()
 		l.made = info.Created
 		l.mu.Unlock()
 	}
+	l.returned.learn(info.Config.Metadata, info.AckFloor.Stream)
 	return seamError("receive", l.address(), l.begin(), false)
 }
 

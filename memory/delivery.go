@@ -66,6 +66,15 @@ func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 	})
 }
 
+// Return implements transport.Returner: it is as if the message had not been
+// handed out.
+func (d *delivery) Return(ctx context.Context) error {
+	return d.settle(ctx, OpNack, func() {
+		d.e.count--
+		d.r.q.ready.add(d.e)
+	})
+}
+
 // Reject implements transport.Rejecter: the message leaves the queue and can be
 // seen in Broker.Rejected.
 func (d *delivery) Reject(ctx context.Context, reason string) error {

@@ -153,8 +153,8 @@ type Delivery interface {
 
 	// Deliveries is how often the broker has handed out this message, this time
 	// included, by the broker's own count. It may over-count attempts (messages
-	// that were buffered and never seen come back counted) and never
-	// under-counts them. At least 1.
+	// that were buffered and never seen may come back counted, see Returner) and
+	// never under-counts them. At least 1.
 	Deliveries() int
 
 	// Ack settles the delivery as done. It returns nil once the broker has
@@ -174,6 +174,25 @@ type Delivery interface {
 // could not be confirmed as an AckUnconfirmed event.
 type PipelinedAcker interface {
 	AckLater() error
+}
+
+// Returner is a Delivery that can be given back uncharged: nobody has worked on
+// it, or a stop cut the work short. Receiver.Close gives back in the same way
+// what was buffered and never handed out.
+type Returner interface {
+	// Return gives the message back, to be handed out again at once. Deliveries
+	// of later hand-overs leaves this one out, here and in other processes, as
+	// far as the broker can be made to remember it; where it cannot, they count
+	// it. A receiver that was open already may learn of it late: see Recounter.
+	Return(ctx context.Context) error
+}
+
+// Recounter is a Delivery whose count can be asked for anew.
+type Recounter interface {
+	// Recount asks the broker how often it has handed out this message, this
+	// time included, less the hand-overs that were given back uncharged. It is
+	// at least 1, costs a round trip, and changes nothing that Deliveries says.
+	Recount(ctx context.Context) (int, error)
 }
 
 // Rejecter is a Delivery with a terminal of the broker's own: a dead-letter

@@ -178,9 +178,7 @@ func (l *lanes) abort(ln *lane) {
 	l.count -= len(ln.items)
 	delete(l.byKey, ln.key)
 	l.mu.Unlock()
-	for _, it := range rest {
-		l.giveBack(it, 0)
-	}
+	l.giveBackAll(rest, 0)
 }
 
 // release closes the lanes and gives back what no worker has in hand.
@@ -191,41 +189,50 @@ func (l *lanes) release() {
 		return
 	}
 	l.closed = true
-	type returned struct {
-		it    *laneItem
-		delay time.Duration
-	}
-	var back []returned
+	// The messages of one key go back one after the other, in their order, and
+	// keys do not wait for each other.
+	var keys sync.WaitGroup
 	for _, ln := range l.byKey {
 		var delay time.Duration
 		if !ln.due.IsZero() {
 			ln.timer.Stop()
-			delay = time.Until(ln.due)
+			delay = max(time.Until(ln.due), 0)
 		}
-		for i, it := range ln.items {
-			if i == 0 && ln.taken {
-				continue
-			}
-			back = append(back, returned{it, delay})
+		items := ln.items
+		if ln.taken {
+			items = items[1:]
 		}
+		keys.Go(func() { l.giveBackAll(items, delay) })
 	}
 	l.byKey, l.queue, l.count = nil, nil, 0
 	l.ready.Broadcast()
 	l.mu.Unlock()
-	for _, r := range back {
-		l.giveBack(r.it, max(r.delay, 0))
+	keys.Wait()
+}
+
+// giveBackAll returns deliveries of one key, which is held up for delay.
+func (l *lanes) giveBackAll(items []*laneItem, delay time.Duration) {
+	for _, it := range items {
+		l.giveBack(it, delay)
 	}
 }
 
-// giveBack returns a delivery; one whose handler never ran is not charged.
+// giveBack returns a delivery; one whose handler never ran is not charged. Where
+// it waits behind a head that waits for its retry it must not overtake that, and
+// then it goes back with the same delay.
 func (l *lanes) giveBack(it *laneItem, delay time.Duration) {
 	s := l.p.s
+	atOnce := !it.begun && delay == 0
 	if !it.begun {
-		c := s.consider(it.delivery)
-		s.uncharge(&c)
+		c := s.known(it.delivery)
+		s.uncharge(&c, atOnce && returnsUncharged(it.delivery))
 	}
 	// A failure leaves the message to its lease, which brings it back.
-	_ = it.delivery.Nack(s.settleCtx, delay)
+	if atOnce {
+		_ = handBack(s.settleCtx, it.delivery)
+	} else {
+		_ = it.delivery.Nack(s.settleCtx, delay)
+	}
 	s.mu.Lock()
 	s.past.Returned++
 	s.mu.Unlock()
@@ -296,7 +303,7 @@ func (w *worker) finishHead(l *lanes, ln *lane, c *judgement) {
 	w.parkFor = 0
 	w.settle(c)
 	switch {
-	case w.isLost():
+	case w.lost.Load():
 		l.abort(ln)
 	case w.parkFor > 0:
 		w.parkHead(l, ln, c)
@@ -315,10 +322,4 @@ func (w *worker) parkHead(l *lanes, ln *lane, c *judgement) {
 	if !l.park(ln, w.parkFor) {
 		_ = c.delivery.Nack(w.s.settleCtx, w.parkFor)
 	}
-}
-
-func (w *worker) isLost() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.lost
 }

@@ -20,7 +20,8 @@ type note struct {
 	attempts int       // charged so far, when the count of deliveries was seen
 	seen     int
 	retries  int  // deliveries that ended in a retry
-	returned int  // deliveries given back uncharged
+	retried  int  // the count of deliveries when the last of them did
+	returned int  // deliveries given back uncharged that the broker counts
 	over     bool // verdict was performed, only the ack is missing
 	verdict  recovery.Verdict
 	grave    *grave // the verdict of death that could not be performed yet

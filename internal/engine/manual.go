@@ -137,6 +137,6 @@ func (p *pool) returnHeld() {
 	p.s.mu.Unlock()
 	for m := range held {
 		// A failure leaves the message to its lease, which brings it back.
-		_ = m.settle(recovery.Verdict{Action: recovery.Return}, func() error { return m.c.delivery.Nack(p.s.settleCtx, 0) })
+		_ = m.settle(recovery.Verdict{Action: recovery.Return}, func() error { return handBack(p.s.settleCtx, m.c.delivery) })
 	}
 }

@@ -21,10 +21,7 @@ import (
 // second. What cannot be settled is left to the broker, which hands it out again
 // when its lease ends; nothing is settled by accident.
 func (w *worker) settle(c *judgement) {
-	w.mu.Lock()
-	lost := w.lost
-	w.mu.Unlock()
-	if lost {
+	if w.lost.Load() {
 		w.counts.lost.Add(1)
 		w.s.remember(c)
 		switch c.verdict.Action {
@@ -115,8 +112,9 @@ func (s *Subscription) remember(c *judgement) {
 		return
 	}
 	s.ledger.change(c.message.Position, func(n *note) {
-		if n.seen != c.deliveries { // a lane retries more than once in one delivery
+		if n.retried != c.deliveries { // a lane retries more than once in one delivery
 			n.retries++
+			n.retried = c.deliveries
 		}
 		n.attempts, n.seen = c.attempt, c.deliveries
 		if n.first.IsZero() {
@@ -125,18 +123,36 @@ func (s *Subscription) remember(c *judgement) {
 	})
 }
 
-// uncharge notes a delivery whose attempt does not count.
-func (s *Subscription) uncharge(c *judgement) {
+// uncharge notes a delivery whose attempt does not count. What the transport
+// leaves out of its own count must not be taken off a second time.
+func (s *Subscription) uncharge(c *judgement, leftOut bool) {
 	s.ledger.change(c.message.Position, func(n *note) {
-		n.returned++
+		if !leftOut {
+			n.returned++
+		}
 		n.attempts, n.seen = c.attempt-1, c.deliveries
 	})
 }
 
+// returnsUncharged reports whether the transport leaves what is given back out
+// of its count of deliveries.
+func returnsUncharged(d transport.Delivery) bool {
+	_, ok := d.(transport.Returner)
+	return ok
+}
+
+// handBack gives a delivery back at once, uncharged where the transport can.
+func handBack(ctx context.Context, d transport.Delivery) error {
+	if r, ok := d.(transport.Returner); ok {
+		return r.Return(ctx)
+	}
+	return d.Nack(ctx, 0)
+}
+
 // giveBack returns the message uncharged.
 func (w *worker) giveBack(c *judgement) {
-	w.s.uncharge(c)
-	if err := w.s.persist(func(ctx context.Context) error { return c.delivery.Nack(ctx, 0) }); err != nil {
+	w.s.uncharge(c, returnsUncharged(c.delivery))
+	if err := w.s.persist(func(ctx context.Context) error { return handBack(ctx, c.delivery) }); err != nil {
 		w.s.settleFailed(c, err)
 		return
 	}

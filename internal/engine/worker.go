@@ -3,8 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -200,55 +198,6 @@ func (w *worker) attempts(c *judgement) bool {
 	}
 }
 
-// judgement is what is known of a delivery on its way through the rooms.
-type judgement struct {
-	delivery   transport.Delivery
-	message    *transport.Message
-	deliveries int
-	attempt    int
-	verdict    recovery.Verdict
-	err        error
-	first      time.Time // when its first known attempt ended; zero if none failed
-	whole      bool      // first is of the message's first attempt, not only of the first seen here
-	failed     time.Time // when the last one ended
-	manual     *Manual
-
-	acked        bool // before the handler ran, see AckFirst
-	over         bool // the verdict was performed before, and only the ack is missing
-	compensating bool // what runs is the compensation
-}
-
-// consider judges a delivery before its handler runs.
-func (s *Subscription) consider(d transport.Delivery) judgement {
-	m := d.Message()
-	n := d.Deliveries()
-	c := judgement{delivery: d, message: m, deliveries: n, verdict: recovery.Verdict{Action: recovery.Handle}}
-	known := s.ledger.look(m.Position)
-	if known.over {
-		c.verdict, c.over = known.verdict, true
-		return c
-	}
-	if g := known.grave; g != nil {
-		c.verdict, c.err, c.attempt, c.first, c.failed = g.verdict, g.err, g.attempts, g.first, g.failed
-		return c
-	}
-	charged := max(n-known.returned, 1)
-	c.attempt, c.first = s.cfg.Policy.FirstAttempt(charged), known.first
-	if next, ok := known.next(n); ok {
-		c.attempt = next
-	}
-	c.whole = charged == 1 || !known.first.IsZero()
-	a := recovery.Arrival{Deliveries: charged, Retries: known.retries}
-	if s.cfg.Policy.MaxAge > 0 && !m.Time.IsZero() {
-		a.Age = time.Since(m.Time)
-	}
-	if v := s.cfg.Policy.Admit(a); v.Action != recovery.Handle {
-		c.verdict, c.attempt = v, c.attempt-1
-		c.err = admitError(v.Reason, n, a.Age)
-	}
-	return c
-}
-
 // attempt runs the handler once and judges the outcome. It returns false when
 // the worker was left behind.
 func (w *worker) attempt(c *judgement) bool {
@@ -302,58 +251,6 @@ func (w *worker) ended(c *judgement, err error, took time.Duration) {
 	}
 	s.judge(c, err)
 }
-
-// judge asks the policy about an attempt that ended.
-func (s *Subscription) judge(c *judgement, err error) {
-	c.err = err
-	if err == nil && s.cfg.Policy.Ack != recovery.Manual {
-		c.verdict = recovery.Verdict{Action: recovery.Ack}
-		return
-	}
-	if c.manual.isSettled() {
-		c.verdict = recovery.Verdict{Action: nothing}
-		return
-	}
-	if err == nil {
-		c.verdict = recovery.Verdict{Action: keep}
-		return
-	}
-	c.failed = time.Now()
-	if c.first.IsZero() {
-		c.first = c.failed
-	}
-	elapsed := c.failed.Sub(c.first)
-	if !c.whole {
-		elapsed = max(elapsed, s.cfg.Policy.MinElapsed(c.attempt))
-	}
-	c.verdict = s.decide(s.cfg.Policy, recovery.Failure{
-		Attempt: c.attempt, Err: err, Elapsed: elapsed,
-		Stopping: s.stopping.Load(), Jitter: rand.Float64(),
-	})
-	if c.verdict.Action == recovery.Ack && s.cfg.Compensate != nil {
-		c.verdict.Action = compensate
-	}
-}
-
-// decide asks the policy. The When of a rule is the user's code and may panic:
-// then the failure is judged without rules.
-func (s *Subscription) decide(p recovery.Policy, f recovery.Failure) (v recovery.Verdict) {
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			s.cfg.Logger.Error("a rule of the policy panicked: the failure is judged without rules", "panic", fmt.Sprint(panicked))
-			p.Rules = nil
-			v = p.Decide(f)
-		}
-	}()
-	return p.Decide(f)
-}
-
-// Actions of the engine's own, beyond those of the policy.
-const (
-	keep       recovery.Action = 100 + iota // leave unsettled: a manual handler settles later
-	nothing                                 // it is settled, or left to the broker
-	compensate                              // run the compensation, then ack
-)
 
 // invoke calls the task and turns a panic into an error.
 func invoke(ctx context.Context, t Task) (err error) {

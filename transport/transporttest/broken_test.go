@@ -51,7 +51,7 @@ func TestEveryPromiseCanBeBroken(t *testing.T) {
 }
 
 func breakages() []breakage {
-	return slices.Concat(brokenPublishing(), brokenSettling(), brokenReceiving(), brokenStores(), brokenRest())
+	return slices.Concat(brokenPublishing(), brokenSettling(), brokenReturning(), brokenReceiving(), brokenStores(), brokenRest())
 }
 
 // swallow publishes and does not tell of one kind of error.
@@ -158,6 +158,31 @@ func shared(w *wrapped) {
 			m.Body = original.(*transport.Message).Body
 		}
 	})(w)
+}
+
+func brokenReturning() []breakage {
+	counted := func(ctx context.Context, d *delivery) error { return d.full.Nack(ctx, 0) }
+	return []breakage{
+		{"ReturnedDeliveryIsNotCounted", "it is counted", onDeliveries(func(d *delivery) {
+			d.giveBack = func(ctx context.Context) error { return counted(ctx, d) }
+		})},
+		{"ReturnedDeliveryIsNotCounted", "the message is lost", onDeliveries(func(d *delivery) {
+			d.giveBack = func(ctx context.Context) error { return d.full.Ack(ctx) }
+		})},
+		{"ReturnedDeliveryIsNotCounted", "it can be returned twice", onDeliveries(func(d *delivery) {
+			d.giveBack = func(ctx context.Context) error {
+				if err := d.full.Return(ctx); !errors.Is(err, transport.ErrSettled) {
+					return err
+				}
+				return nil
+			}
+		})},
+		{"UnseenMessagesAreNotCounted", "each stop counts", func(w *wrapped) {
+			var opened atomic.Int64
+			w.onReceiver = func(rx transport.Receiver) transport.Receiver { opened.Add(1); return rx }
+			onDeliveries(func(d *delivery) { d.count = func() int { return int(opened.Load()) } })(w)
+		}},
+	}
 }
 
 func brokenSettling() []breakage {

@@ -204,6 +204,7 @@ type full interface {
 	transport.Rejecter
 	transport.LeaseExtender
 	transport.Responder
+	transport.Returner
 }
 
 // delivery is a delivery with some of its methods replaced.
@@ -213,6 +214,7 @@ type delivery struct {
 	ackLater func() error
 	nack     func(context.Context, time.Duration) error
 	reject   func(context.Context, string) error
+	giveBack func(context.Context) error
 	extend   func() error
 	count    func() int
 	message  func() *transport.Message
@@ -246,6 +248,13 @@ func (d *delivery) Reject(ctx context.Context, reason string) error {
 		return d.reject(ctx, reason)
 	}
 	return d.full.Reject(ctx, reason)
+}
+
+func (d *delivery) Return(ctx context.Context) error {
+	if d.giveBack != nil {
+		return d.giveBack(ctx)
+	}
+	return d.full.Return(ctx)
 }
 
 func (d *delivery) ExtendLease() error {

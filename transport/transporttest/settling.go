@@ -180,6 +180,9 @@ func (w *world) settled(d transport.Delivery, when string) {
 	if w.caps.Redelivers {
 		w.refused(d.Nack(w.ctx, 0), transport.ErrSettled, "nack "+when)
 	}
+	if r, ok := d.(transport.Returner); ok && w.caps.Redelivers {
+		w.refused(r.Return(w.ctx), transport.ErrSettled, "return "+when)
+	}
 	if r, ok := d.(transport.Rejecter); ok && w.caps.Rejects {
 		w.refused(r.Reject(w.ctx, "again"), transport.ErrSettled, "reject "+when)
 	}

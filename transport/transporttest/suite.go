@@ -35,7 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 
 // Promises returns all promises, in the order in which they are best read.
 func Promises() []Promise {
-	return slices.Concat(publishing(), settling(), receiving(), leasing(), burying(), asking(), lasting(), restarting())
+	return slices.Concat(publishing(), settling(), returning(), receiving(), leasing(), burying(), asking(), lasting(), restarting())
 }
 
 // Check runs the promise on a harness that is used for nothing else. It fails t
