@@ -21,7 +21,10 @@ import (
 // second. What cannot be settled is left to the broker, which hands it out again
 // when its lease ends; nothing is settled by accident.
 func (w *worker) settle(c *judgement) {
-	if w.lost.Load() {
+	w.mu.Lock()
+	lost := w.lost
+	w.mu.Unlock()
+	if lost {
 		w.counts.lost.Add(1)
 		w.s.remember(c)
 		switch c.verdict.Action {
