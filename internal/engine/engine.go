@@ -150,7 +150,7 @@ func (s *Subscription) Health() observe.Health {
 	h.Counts.Dropped += s.dropped
 	for w := range s.workers {
 		w.counts.addTo(&h.Counts)
-		if w.busy.Load() {
+		if w.isBusy() {
 			h.InFlight++
 		}
 	}

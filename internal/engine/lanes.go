@@ -303,7 +303,7 @@ func (w *worker) finishHead(l *lanes, ln *lane, c *judgement) {
 	w.parkFor = 0
 	w.settle(c)
 	switch {
-	case w.isLost():
+	case w.lost.Load():
 		l.abort(ln)
 	case w.parkFor > 0:
 		w.parkHead(l, ln, c)
@@ -322,10 +322,4 @@ func (w *worker) parkHead(l *lanes, ln *lane, c *judgement) {
 	if !l.park(ln, w.parkFor) {
 		_ = c.delivery.Nack(w.s.settleCtx, w.parkFor)
 	}
-}
-
-func (w *worker) isLost() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.lost
 }

@@ -35,10 +35,7 @@ func (p *pool) keepLeases() {
 
 // pace is how often leases are extended: a third of a lease.
 func (p *pool) pace() time.Duration {
-	p.mu.Lock()
-	rx := p.rx
-	p.mu.Unlock()
-	if l, ok := rx.(transport.Leased); ok && l.Lease() > 0 {
+	if l, ok := p.current.Load().rx.(transport.Leased); ok && l.Lease() > 0 {
 		p.lastPace = l.Lease() / 3
 	}
 	return p.lastPace
@@ -49,13 +46,13 @@ func (p *pool) pace() time.Duration {
 func (w *worker) keepLease(pace time.Duration) {
 	w.mu.Lock()
 	d := w.delivery
-	if d == nil || w.lost {
+	if d == nil || w.lost.Load() {
 		w.mu.Unlock()
 		return
 	}
 	w.ticks++
 	if err := extend(d); err != nil {
-		w.lost = true
+		w.lost.Store(true)
 		ctx := w.ctx
 		w.mu.Unlock()
 		w.loseLease(d, ctx, err)

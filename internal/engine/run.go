@@ -114,12 +114,12 @@ type pool struct {
 	s    *Subscription
 	base context.Context // values for handlers
 
-	mu      sync.Mutex // guards what follows
-	rx      transport.Receiver
-	changed chan struct{} // closed when rx changes
-	failed  chan error    // one place: the failure of rx
-	alive   int           // workers that have not ended and do not hang
-	quiet   chan struct{} // closed when alive is 0 after the stop
+	current atomic.Pointer[tap] // read by every worker for every message
+
+	mu     sync.Mutex    // guards what follows, and changes of current
+	failed chan error    // one place: the failure of rx
+	alive  int           // workers that have not ended and do not hang
+	quiet  chan struct{} // closed when alive is 0 after the stop
 
 	empty atomic.Int64 // slots without a worker, because too many hang
 
@@ -129,12 +129,20 @@ type pool struct {
 	endWork chan struct{}  // closed when the helpers must end
 }
 
+// tap is a receiver that the workers take messages from. It is replaced, never
+// changed.
+type tap struct {
+	rx   transport.Receiver // nil while there is none
+	over chan struct{}      // closed when another tap has taken its place
+}
+
 func newPool(s *Subscription, base context.Context) *pool {
-	return &pool{
-		s: s, base: base,
-		changed: make(chan struct{}), failed: make(chan error, 1),
+	p := &pool{
+		s: s, base: base, failed: make(chan error, 1),
 		quiet: make(chan struct{}), endWork: make(chan struct{}), lastPace: leaseless,
 	}
+	p.current.Store(&tap{over: make(chan struct{})})
+	return p
 }
 
 // start starts the workers and the keeper of their leases.
@@ -203,9 +211,7 @@ func (p *pool) checkQuietLocked() {
 func (p *pool) feed(rx transport.Receiver) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rx = rx
-	close(p.changed)
-	p.changed = make(chan struct{})
+	close(p.current.Swap(&tap{rx: rx, over: make(chan struct{})}).over)
 	select { // a failure of the receiver before is none of this one
 	case <-p.failed:
 	default:
@@ -215,29 +221,27 @@ func (p *pool) feed(rx transport.Receiver) {
 // receive waits for a delivery from whatever receiver there is; nil at the stop.
 func (p *pool) receive() transport.Delivery {
 	for {
-		p.mu.Lock()
-		rx, changed := p.rx, p.changed
-		p.mu.Unlock()
-		if rx != nil {
-			d, err := rx.Receive(p.s.recvCtx)
+		t := p.current.Load()
+		if t.rx != nil {
+			d, err := t.rx.Receive(p.s.recvCtx)
 			if err == nil {
 				return d
 			}
-			p.fail(rx, err)
+			p.fail(t, err)
 		}
 		select {
-		case <-changed:
+		case <-t.over:
 		case <-p.s.recvCtx.Done():
 			return nil
 		}
 	}
 }
 
-// fail reports the failure of rx to the supervisor, once.
-func (p *pool) fail(rx transport.Receiver, err error) {
+// fail reports the failure of a receiver to the supervisor, once.
+func (p *pool) fail(t *tap, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.rx != rx || p.s.recvCtx.Err() != nil {
+	if p.current.Load() != t || p.s.recvCtx.Err() != nil {
 		return
 	}
 	select {

@@ -21,10 +21,7 @@ import (
 // second. What cannot be settled is left to the broker, which hands it out again
 // when its lease ends; nothing is settled by accident.
 func (w *worker) settle(c *judgement) {
-	w.mu.Lock()
-	lost := w.lost
-	w.mu.Unlock()
-	if lost {
+	if w.lost.Load() {
 		w.counts.lost.Add(1)
 		w.s.remember(c)
 		switch c.verdict.Action {

@@ -21,11 +21,11 @@ type worker struct {
 	s *Subscription
 
 	timer   *time.Timer // fires when the attempt times out, and again when it hangs
-	busy    atomic.Bool // a handler runs
 	counts  counters
 	parkFor time.Duration // set by settle for a lane's head that waits; the worker's own
 	own     judgement     // of the delivery in hand, unless a lane has it; the worker's own
 	estate  *estate       // what it takes over when it starts
+	lost    atomic.Bool   // the lease of the delivery is lost
 
 	mu        sync.Mutex // guards what follows
 	delivery  transport.Delivery
@@ -34,7 +34,6 @@ type worker struct {
 	c         *judgement // of the attempt that runs; whoever takes it over copies it
 	deadline  time.Time
 	timedOut  bool
-	lost      bool // the lease of the delivery is lost
 	abandoned bool
 	ticks     int // keeper ticks the delivery has been in hand
 }
@@ -79,7 +78,8 @@ func (w *worker) inherit(e *estate) bool {
 	*c = e.c
 	w.hold(c.delivery)
 	w.mu.Lock()
-	w.lane, w.lost = e.lane, e.lost
+	w.lane = e.lane
+	w.lost.Store(e.lost)
 	w.mu.Unlock()
 	if !w.attempts(c) {
 		return false
@@ -122,7 +122,7 @@ var errExited = errors.New("handler ended its goroutine with runtime.Goexit")
 // bequeath judges the attempt whose handler ended the goroutine.
 func (w *worker) bequeath() *estate {
 	w.mu.Lock()
-	c, ctx, ln, lost := w.c, w.ctx, w.lane, w.lost
+	c, ctx, ln, lost := w.c, w.ctx, w.lane, w.lost.Load()
 	w.mu.Unlock()
 	if c == nil {
 		return nil
@@ -159,9 +159,11 @@ func (s *Subscription) retire(w *worker, abandoned bool) {
 // left behind in the meantime.
 func (w *worker) handle(d transport.Delivery) bool {
 	w.counts.received.Add(1)
-	w.hold(d)
 	c := &w.own
 	*c = w.s.consider(d)
+	if c.verdict.Action != recovery.Handle || w.s.cfg.Policy.Ack == recovery.AckFirst {
+		w.hold(d) // otherwise begin does
+	}
 	if !w.attempts(c) {
 		return false
 	}
@@ -273,8 +275,15 @@ func (s *Subscription) timeout() time.Duration {
 // hold shows the delivery to the keeper of leases.
 func (w *worker) hold(d transport.Delivery) {
 	w.mu.Lock()
-	w.delivery, w.lost, w.ticks = d, false, 0
+	w.holdLocked(d)
 	w.mu.Unlock()
+}
+
+func (w *worker) holdLocked(d transport.Delivery) {
+	w.delivery, w.ticks = d, 0
+	if w.lost.Load() { // a load is cheaper than a store, and this is for every message
+		w.lost.Store(false)
+	}
 }
 
 // release takes it away from the keeper.
@@ -292,10 +301,12 @@ func (w *worker) begin(ctx *Context, c *judgement) {
 	}
 	ctx.start(w.p.base, deadline)
 	w.mu.Lock()
+	if w.delivery == nil {
+		w.holdLocked(c.delivery)
+	}
 	w.ctx, w.c, w.deadline, w.timedOut = ctx, c, deadline, false
-	late := w.lost
+	late := w.lost.Load()
 	w.mu.Unlock()
-	w.busy.Store(true)
 	if !deadline.IsZero() {
 		w.timer.Reset(w.s.cfg.Timeout)
 	}
@@ -311,12 +322,18 @@ func (w *worker) end(ctx *Context) (timedOut, mine bool) {
 	timedOut, mine = w.timedOut, !w.abandoned
 	w.ctx, w.c, w.deadline = nil, nil, time.Time{}
 	w.mu.Unlock()
-	w.busy.Store(false)
 	if w.s.cfg.Timeout > 0 || timedOut {
 		w.timer.Stop()
 	}
 	ctx.end(context.Canceled)
 	return timedOut, mine
+}
+
+// isBusy reports whether a handler runs.
+func (w *worker) isBusy() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ctx != nil
 }
 
 // cancel ends the context of the attempt that runs, if one does.
@@ -363,7 +380,7 @@ func (w *worker) timeOutLocked() {
 func (w *worker) abandonLocked() {
 	s := w.s
 	hung := int(s.hung.Add(1))
-	e := &estate{c: *w.c, lane: w.lane, lost: w.lost, last: hung > max(s.cfg.Want.Concurrency, 1)*4}
+	e := &estate{c: *w.c, lane: w.lane, lost: w.lost.Load(), last: hung > max(s.cfg.Want.Concurrency, 1)*4}
 	if e.last {
 		w.p.empty.Add(1)
 	}
@@ -371,7 +388,6 @@ func (w *worker) abandonLocked() {
 	w.delivery, w.ctx, w.c = nil, nil, nil
 	w.mu.Unlock()
 
-	w.busy.Store(false)
 	c := &e.c
 	err := &recovery.TimeoutError{After: s.timeout(), Hung: true}
 	s.cfg.Logger.Error("handler hangs and was left behind", "id", c.message.ID, "subject", c.message.Subject, "attempt", c.attempt, "hung", hung)
