@@ -35,7 +35,7 @@ build: ## build the program as bin/holdfast
 test: cc $(NPM_DONE) ## run every module's tests with the race detector
 	@failed=; for m in $(MODULES); do \
 		case $$m in \
-		./bench) run='^$$'; timeout=$(TIMEOUT) ;; \
+		./bench) run=.; timeout=$(TIMEOUT) ;; \
 		./integration) run=.; timeout=$(TIMEOUT_INTEGRATION) ;; \
 		*) run=.; timeout=$(TIMEOUT) ;; \
 		esac; \

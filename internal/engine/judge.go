@@ -36,6 +36,9 @@ func (s *Subscription) consider(d transport.Delivery) judgement {
 	if c.verdict.Action != recovery.Handle {
 		return c
 	}
+	if c.charged == 1 && s.cfg.Policy.MaxAge == 0 {
+		return c // only its age could speak against a first delivery
+	}
 	s.admit(&c)
 	if c.verdict.Reason == recovery.CrashLoop && s.recount(&c) {
 		s.admit(&c)
