@@ -2,7 +2,10 @@ module github.com/holdfast-go/holdfast
 
 go 1.26.0
 
-require github.com/nats-io/nats.go v1.55.0
+require (
+	github.com/nats-io/nats.go v1.55.0
+	github.com/rabbitmq/amqp091-go v1.16.0
+)
 
 require (
 	github.com/klauspost/compress v1.20.0 // indirect

@@ -70,3 +70,19 @@ const (
 	CodeDuplicateName Code = "HF1502" // two subscriptions have one name
 	CodeOrdered       Code = "HF1503" // the order asked for cannot be kept
 )
+
+// Findings about a queue and what belongs to it.
+const (
+	CodeQueueMissing    Code = "HF1601" // the queue is not there, and may not be declared
+	CodeQueueDrift      Code = "HF1602" // the queue differs from what the program asks for
+	CodeQueueCreated    Code = "HF1603" // the queue or exchange will be declared
+	CodeExchangeMissing Code = "HF1604" // the exchange is not there, and may not be declared
+	CodeExchangeDrift   Code = "HF1605" // the exchange differs from what the program asks for
+	CodeRetryMissing    Code = "HF1606" // a retry queue is not there, in verify mode
+	CodeNoNet           Code = "HF1607" // an adopted queue's net cannot be seen
+	CodeNoCount         Code = "HF1608" // a classic queue counts no deliveries
+	CodeDeliveryLimit   Code = "HF1609" // the delivery limit is below what retries and restarts need
+	CodeDLXMissing      Code = "HF1610" // the dead-letter exchange is not there
+	CodeQueueLoses      Code = "HF1611" // an argument of the queue removes messages that wait
+	CodeAtMostOnce      Code = "HF1612" // dead-lettering at least once needs reject-publish
+)

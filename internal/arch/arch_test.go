@@ -24,6 +24,7 @@ import (
 const (
 	module = "github.com/holdfast-go/holdfast"
 	nats   = "github.com/nats-io/nats.go"
+	rabbit = "github.com/rabbitmq/amqp091-go"
 )
 
 // source is a Go file of the repository.

@@ -28,6 +28,7 @@ func rooms() map[string][]string {
 		"memory":                  {"transport", "internal/wire"},
 		"natscore":                transports,
 		"jetstream":               transports,
+		"rabbitmq":                {"transport", "internal/wire", rabbit},
 		"deadletter":              {"transport", "recovery", "internal/wire"},
 		"holdfasttest":            {".", "memory", "transport", "recovery", "deadletter", "observe"},
 		"internal/engine":         {"transport", "recovery", "observe", "internal/wire"},
@@ -67,7 +68,7 @@ func refused(s source, target string) string {
 	}
 	own, ours := below(target)
 	switch {
-	case s.test() && (ours || inside(nats, target)):
+	case s.test() && (ours || inside(nats, target) || inside(rabbit, target)):
 		return "" // a test may look at any room of the library
 	case s.test():
 		return "tests of the published module use the standard library and the client library only"
@@ -138,8 +139,8 @@ func libraryRequirements(m modFile) []string {
 			direct = append(direct, r.Path)
 		}
 	}
-	if !slices.Equal(direct, []string{nats}) {
-		findings = append(findings, fmt.Sprintf("direct requirements are %q, want %q alone", direct, nats))
+	if want := []string{nats, rabbit}; !slices.Equal(direct, want) {
+		findings = append(findings, fmt.Sprintf("direct requirements are %q, want %q alone", direct, want))
 	}
 	if len(m.Tool) > 0 {
 		findings = append(findings, "tools belong into tools/go.mod: their requirements would reach every user")

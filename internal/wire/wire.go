@@ -36,6 +36,27 @@ const (
 	Redrives = "Holdfast-Redrives"
 )
 
+// Copies, on brokers that neither number what they store nor count how often it
+// was handed out. They never leave their transport.
+const (
+	// Copy names one stored copy: every publish has another value.
+	Copy = "Holdfast-Copy"
+	// CopyOf names the copy that this one continues after a retry.
+	CopyOf = "Holdfast-Copy-Of"
+	// Deliveries is how often the copies before this one were handed out.
+	Deliveries = "Holdfast-Deliveries"
+	// Due is when a message that was put back may be handed out again, in
+	// milliseconds since 1970.
+	Due = "Holdfast-Due"
+	// Buried is when a dead letter was buried, in nanoseconds since 1970.
+	Buried = "Holdfast-Buried"
+	// DeadKey is where a dead letter is filed: its parts, separated by a dot.
+	DeadKey = "Holdfast-Dead-Key"
+	// SavedPrefix starts the names of headers that keep what the broker would
+	// act upon if it stood in its own place on a copy.
+	SavedPrefix = "Holdfast-Saved-"
+)
+
 // Replies to requests.
 const (
 	// Reply marks an answer made by holdfast; its value is "ok" or "error".

@@ -1,0 +1,120 @@
+package rabbittest
+
+import (
+	"context"
+	"io"
+	"net"
+	"runtime/pprof"
+	"sync"
+	"testing"
+)
+
+// Proxy stands between one client and a broker, and can cut what goes through
+// it without disturbing others. It is safe for concurrent use.
+type Proxy struct {
+	listener net.Listener
+	target   string
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	conns  map[net.Conn]struct{}
+	refuse bool
+	closed bool
+}
+
+// NewProxy starts a proxy in front of the broker. It ends with the test.
+func (b *Broker) NewProxy(tb testing.TB) *Proxy {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &Proxy{listener: l, target: b.Addr(), conns: map[net.Conn]struct{}{}}
+	p.wg.Go(p.accept)
+	tb.Cleanup(p.close)
+	return p
+}
+
+// URL is what a client connects to.
+func (p *Proxy) URL() string { return "amqp://guest:guest@" + p.listener.Addr().String() }
+
+// Cut ends every connection at once and counts them.
+func (p *Proxy) Cut() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.conns) / 2
+	for c := range p.conns {
+		_ = c.Close()
+	}
+	return n
+}
+
+// Refuse makes the proxy drop what connects, or stop doing so.
+func (p *Proxy) Refuse(refuse bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse = refuse
+}
+
+func (p *Proxy) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	_ = p.listener.Close()
+	p.Cut()
+	p.wg.Wait()
+}
+
+func (p *Proxy) accept() {
+	// The proxy belongs to no goroutine that a test looks for by its labels.
+	pprof.SetGoroutineLabels(context.Background())
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.wg.Go(func() { p.join(c) })
+	}
+}
+
+// join connects a client with the broker until either end is gone.
+func (p *Proxy) join(client net.Conn) {
+	broker, err := net.Dial("tcp", p.target)
+	if err != nil || !p.keep(client, broker) {
+		_ = client.Close()
+		if err == nil {
+			_ = broker.Close()
+		}
+		return
+	}
+	defer p.forget(client, broker)
+	var wg sync.WaitGroup
+	for _, pair := range [][2]net.Conn{{client, broker}, {broker, client}} {
+		wg.Go(func() {
+			_, _ = io.Copy(pair[0], pair[1]) // it ends when either end is closed
+			_ = pair[0].Close()
+			_ = pair[1].Close()
+		})
+	}
+	wg.Wait()
+}
+
+func (p *Proxy) keep(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refuse || p.closed {
+		return false
+	}
+	for _, c := range conns {
+		p.conns[c] = struct{}{}
+	}
+	return true
+}
+
+func (p *Proxy) forget(conns ...net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range conns {
+		delete(p.conns, c)
+	}
+}

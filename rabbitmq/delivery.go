@@ -1,0 +1,230 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/holdfast-go/holdfast/internal/wire"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// States of a delivery.
+const (
+	stateOpen uint32 = iota
+	stateSettling
+	stateSettled
+)
+
+// delivery is one hand-over. The message is part of it, so that both are one
+// allocation.
+type delivery struct {
+	msg        transport.Message
+	raw        amqp.Delivery
+	lane       *lane
+	deliveries int
+	due        time.Time
+	uncounted  bool // handed out before, and nobody knows how often
+	state      atomic.Uint32
+}
+
+var (
+	_ transport.Delivery       = (*delivery)(nil)
+	_ transport.PipelinedAcker = (*delivery)(nil)
+	_ transport.Rejecter       = (*delivery)(nil)
+	_ transport.Responder      = (*delivery)(nil)
+	_ transport.Native         = (*delivery)(nil)
+)
+
+func newDelivery(l *lane, raw amqp.Delivery) *delivery {
+	d := &delivery{raw: raw, lane: l}
+	more := decode(&d.raw, &d.msg)
+	n, exact := more.handed()
+	d.deliveries, d.uncounted, d.due = more.before+n, !exact, more.due
+	if d.msg.Position == "" && raw.MessageId == "" {
+		// Nothing tells two messages of one content apart, and to take one for
+		// the other may lose one: a position of this hand-over's own does not.
+		d.msg.Position = l.r.t.nextCopy()
+	}
+	return d
+}
+
+// Message implements transport.Delivery.
+func (d *delivery) Message() *transport.Message { return &d.msg }
+
+// Deliveries implements transport.Delivery: what earlier copies were handed out,
+// and the broker's count of this one.
+func (d *delivery) Deliveries() int { return d.deliveries }
+
+// Native implements transport.Native: the amqp091.Delivery as it was received.
+// Settling it past the delivery confuses both, and a second settlement ends the
+// channel with everything on it.
+func (d *delivery) Native() any { return d.raw }
+
+// Ack implements transport.Delivery. AMQP confirms no acks: nil means that it was
+// handed to the connection.
+func (d *delivery) Ack(ctx context.Context) error {
+	return d.settle(ctx, "ack", func() error { return d.lane.ack(d.raw.DeliveryTag, true) })
+}
+
+// AckLater implements transport.PipelinedAcker. Acks are gathered for a
+// millisecond at most.
+func (d *delivery) AckLater() error {
+	if !d.state.CompareAndSwap(stateOpen, stateSettling) {
+		return d.fault("ack", transport.ErrSettled)
+	}
+	if err := d.lane.ack(d.raw.DeliveryTag, false); err != nil {
+		d.state.Store(stateOpen)
+		return d.fault("ack", err)
+	}
+	d.state.Store(stateSettled)
+	return nil
+}
+
+// Nack implements transport.Delivery. Without a delay the message goes back to
+// its queue; with one, a copy of it goes to a retry queue, and the original is
+// acked when the broker has confirmed the copy. Nack returns before that: a copy
+// that is not confirmed is published again, and the original stays unsettled
+// meanwhile.
+func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
+	r := d.lane.r
+	if r.src.stream() {
+		return transport.Unsupported("nack", d.address(), "a stream gives nothing back")
+	}
+	return d.settle(ctx, "nack", func() error {
+		switch {
+		case delay <= 0:
+			return d.lane.reject(d.raw.DeliveryTag, true)
+		case len(r.rungs) == 0:
+			return d.requeueAfter(delay)
+		}
+		return r.park(ctx, d, delay)
+	})
+}
+
+// maxHeld bounds how long a delivery is held where there are no retry queues.
+const maxHeld = 30 * time.Second
+
+// requeueAfter holds the delivery, for a subscription that did not ask for delays
+// and has no queues for them.
+func (d *delivery) requeueAfter(delay time.Duration) error {
+	if d.lane.ch.IsClosed() {
+		return transport.ErrLeaseLost
+	}
+	time.AfterFunc(min(delay, maxHeld), func() {
+		_ = d.lane.reject(d.raw.DeliveryTag, true) // a lost channel gives it back as well
+	})
+	return nil
+}
+
+// Reject implements transport.Rejecter: the broker moves the message to the
+// queue's dead-letter exchange, and notes "rejected". AMQP carries no reason.
+func (d *delivery) Reject(ctx context.Context, _ string) error {
+	if d.lane.r.src.stream() {
+		return transport.Unsupported("reject", d.address(), "a stream has no dead-letter exchange")
+	}
+	return d.settle(ctx, "reject", func() error { return d.lane.reject(d.raw.DeliveryTag, false) })
+}
+
+// settle runs one settlement. Only a success counts: after a failure the delivery
+// can be settled again.
+func (d *delivery) settle(ctx context.Context, op string, do func() error) error {
+	if !d.state.CompareAndSwap(stateOpen, stateSettling) {
+		return d.fault(op, transport.ErrSettled)
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = do()
+	}
+	if err != nil {
+		d.state.Store(stateOpen)
+		return d.fault(op, err)
+	}
+	d.state.Store(stateSettled)
+	return nil
+}
+
+// WantsReply implements transport.Responder.
+func (d *delivery) WantsReply() bool { return d.raw.ReplyTo != "" }
+
+// Respond implements transport.Responder.
+func (d *delivery) Respond(ctx context.Context, m *transport.Message) error {
+	if !d.WantsReply() {
+		return &transport.Error{Op: "respond", Address: d.address(), Kind: transport.Permanent, Err: errNoQuestion}
+	}
+	reply := *m
+	reply.Header = m.Header.Clone()
+	reply.Header.Set(CorrelationID, d.raw.CorrelationId)
+	return d.lane.r.t.publish(ctx, "respond", QueueAddress(d.raw.ReplyTo), &reply, false)
+}
+
+// errNoQuestion is the cause when nobody waits for an answer.
+var errNoQuestion = errors.New("the message is no request")
+
+func (d *delivery) address() string {
+	return d.lane.r.src.cfg.Name + " tag " + strconv.FormatUint(d.raw.DeliveryTag, 10)
+}
+
+func (d *delivery) fault(op string, err error) error {
+	if errors.Is(err, amqp.ErrClosed) {
+		err = transport.ErrLeaseLost
+	}
+	if err == transport.ErrSettled || err == transport.ErrLeaseLost {
+		return &transport.Error{Op: op, Address: d.address(), Kind: transport.Permanent, Err: err}
+	}
+	return seamError(op, d.address(), err, false)
+}
+
+// again is a copy of the delivery for the next leg of its way: everything the
+// sender wrote, types included, without the broker's records and without what
+// the broker would act upon.
+func (d *delivery) again(id string, deliveries int) amqp.Publishing {
+	raw := &d.raw
+	p := amqp.Publishing{
+		Headers:         make(amqp.Table, len(raw.Headers)+5),
+		ContentType:     raw.ContentType,
+		ContentEncoding: raw.ContentEncoding,
+		DeliveryMode:    amqp.Persistent,
+		Priority:        raw.Priority,
+		CorrelationId:   raw.CorrelationId,
+		ReplyTo:         raw.ReplyTo,
+		MessageId:       raw.MessageId,
+		Timestamp:       raw.Timestamp,
+		Type:            raw.Type,
+		AppId:           raw.AppId,
+		Body:            raw.Body,
+	}
+	for name, v := range raw.Headers {
+		switch {
+		case wire.BrokerOwned(name):
+		case saved(name):
+			p.Headers[wire.SavedPrefix+name] = v
+		default:
+			p.Headers[name] = v
+		}
+	}
+	if raw.Expiration != "" {
+		p.Headers[wire.SavedPrefix+Expiration] = raw.Expiration
+	}
+	if raw.UserId != "" {
+		p.Headers[wire.SavedPrefix+UserID] = raw.UserId
+	}
+	if raw.MessageId == "" {
+		p.Headers[wire.ID] = d.msg.ID
+	}
+	if p.Headers[wire.Subject] == nil {
+		p.Headers[wire.Subject] = wire.Escape(d.msg.Subject)
+	}
+	of := d.msg.Position
+	if of == "" {
+		of = id
+	}
+	delete(p.Headers, wire.Due)
+	p.Headers[wire.Copy], p.Headers[wire.CopyOf] = id, of
+	p.Headers[wire.Deliveries] = int64(deliveries)
+	return p
+}

@@ -1,0 +1,179 @@
+package rabbitmq
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// session is one connection from its handshake to its end. Nothing of it is
+// used again: a new connection is a new session.
+type session struct {
+	conn    *amqp.Connection
+	pipe    *pipe
+	version version
+	closes  chan *amqp.Error
+	blocks  chan amqp.Blocking
+	over    chan struct{} // closed once the session has ended
+	// alarm is why the broker takes no publishes on this connection, or nil.
+	alarm atomic.Pointer[string]
+}
+
+// alive tells whether the session still may be used.
+func (s *session) alive() bool {
+	select {
+	case <-s.over:
+		return false
+	default:
+		return !s.conn.IsClosed()
+	}
+}
+
+// end closes the connection, waiting for the broker's answer until the deadline.
+func (s *session) end(deadline time.Time) {
+	// The deadline that CloseDeadline sets may be pushed on by a heartbeat.
+	timer := time.AfterFunc(time.Until(deadline), s.pipe.cut)
+	defer timer.Stop()
+	_ = s.conn.CloseDeadline(deadline) // it is closed whatever it says
+}
+
+// splitURLs returns the URLs of a list, checked. No error shows credentials.
+func splitURLs(list string) ([]string, error) {
+	var urls []string
+	for raw := range strings.SplitSeq(list, ",") {
+		raw = strings.TrimSpace(raw)
+		if raw == "" {
+			continue
+		}
+		if _, err := amqp.ParseURI(raw); err != nil {
+			return nil, &transport.Error{
+				Op: "connect", Address: redact(raw), Kind: transport.Permanent, Err: errors.New("the URL cannot be parsed"),
+				Hint: "write it as amqp://user:password@host:5672/vhost; escape special characters in the password and the virtual host",
+			}
+		}
+		urls = append(urls, raw)
+	}
+	if len(urls) == 0 {
+		return nil, transport.Invalid("connect", "", "no URL is given")
+	}
+	return urls, nil
+}
+
+// redact removes credentials and parameters from a URL.
+func redact(raw string) string {
+	scheme, rest, found := strings.Cut(raw, "://")
+	if !found {
+		scheme, rest = "", raw
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		rest = rest[at+1:]
+	}
+	if cut := strings.IndexAny(rest, "?#"); cut >= 0 {
+		rest = rest[:cut]
+	}
+	if found {
+		return scheme + "://" + rest
+	}
+	return rest
+}
+
+// redactAll is redact for the list a transport was given.
+func redactAll(urls []string) string {
+	shown := make([]string, len(urls))
+	for i, u := range urls {
+		shown[i] = redact(u)
+	}
+	return strings.Join(shown, ",")
+}
+
+// dial tries each URL once, beginning with the one that worked last.
+func (t *Transport) dial(ctx context.Context, role string) (*session, error) {
+	var last error
+	start := t.good.Load()
+	for i := range t.urls {
+		at := (int(start) + i) % len(t.urls)
+		s, err := t.dialOne(ctx, t.urls[at], role)
+		if err == nil {
+			t.good.Store(int32(at))
+			return s, nil
+		}
+		last = err
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, last
+}
+
+func (t *Transport) dialOne(ctx context.Context, url, role string) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.set.dial)
+	defer cancel()
+	s := &session{closes: make(chan *amqp.Error, 1), blocks: make(chan amqp.Blocking, 16), over: make(chan struct{})}
+	stop := func() bool { return true }
+	// A fresh configuration for each connection, and never Recovery: it reuses
+	// channels, and a late ack then settles another message.
+	cfg := amqp.Config{
+		Heartbeat: max(t.set.heartbeat, time.Second),
+		Properties: amqp.Table{
+			"product": "holdfast", "platform": "golang", "connection_name": t.set.name + " " + role,
+		},
+		Dial: func(network, addr string) (net.Conn, error) {
+			var d net.Dialer
+			c, err := d.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			// Handshakes have no timeout of their own.
+			stop = context.AfterFunc(ctx, func() { _ = c.Close() })
+			s.pipe = newPipe(c)
+			return s.pipe, nil
+		},
+	}
+	if t.set.tls != nil {
+		cfg.TLSClientConfig = t.set.tls.Clone()
+		cfg.TLSClientConfig.MinVersion = max(cfg.TLSClientConfig.MinVersion, tls.VersionTLS12)
+	}
+	conn, err := amqp.DialConfig(url, cfg)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		if s.pipe != nil {
+			s.pipe.cut()
+			_ = s.pipe.Close()
+		}
+		return nil, dialError(url, err, ctx.Err())
+	}
+	s.conn = conn
+	text, _ := conn.Properties["version"].(string)
+	s.version = parseVersion(text)
+	conn.NotifyClose(s.closes)
+	conn.NotifyBlocked(s.blocks)
+	return s, nil
+}
+
+// dialError explains why a connection could not be made, without credentials.
+func dialError(url string, err, ended error) error {
+	e := &transport.Error{Op: "connect", Address: redact(url), Kind: transport.Temporary, Err: err}
+	var said *amqp.Error
+	switch {
+	case ended != nil:
+		e.Err = errors.Join(errTimeout, ended)
+		e.Hint = "no broker answers there: start it, correct the address, or use WaitForBroker"
+	case errors.As(err, &said) && (said.Code == amqp.AccessRefused || said.Code == amqp.NotAllowed):
+		e.Kind, e.Err = transport.Permanent, errors.Join(transport.ErrPermission, err)
+		e.Hint = "the broker refused the user, the password or the virtual host"
+	case errors.As(err, &said):
+	default:
+		e.Hint = "no broker answers there: start it, correct the address, or use WaitForBroker"
+	}
+	return e
+}

@@ -1,0 +1,78 @@
+package rabbitmq
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// Option changes how a transport connects and publishes.
+type Option func(*settings)
+
+type settings struct {
+	name       string
+	tls        *tls.Config
+	heartbeat  time.Duration
+	dial       time.Duration
+	confirm    time.Duration
+	rpc        time.Duration
+	maxSize    int
+	window     int
+	windowSize int
+	wait       bool
+	retryFirst time.Duration
+	retryLimit time.Duration
+}
+
+func defaultSettings() settings {
+	return settings{
+		name:       "holdfast",
+		heartbeat:  10 * time.Second,
+		dial:       10 * time.Second,
+		confirm:    30 * time.Second,
+		rpc:        10 * time.Second,
+		window:     1024,
+		windowSize: 16 << 20,
+		retryFirst: 100 * time.Millisecond,
+		retryLimit: 10 * time.Second,
+	}
+}
+
+// WithName sets the name under which the broker lists the connections. Default:
+// "holdfast".
+func WithName(name string) Option { return func(s *settings) { s.name = name } }
+
+// WithTLS sets the TLS configuration for amqps URLs. It is cloned for every
+// connection. Default: that of the URL, with TLS 1.2 at least.
+func WithTLS(cfg *tls.Config) Option { return func(s *settings) { s.tls = cfg } }
+
+// WithHeartbeat sets how often an idle connection is probed. A connection that
+// is silent for one and a half of it is given up and restored. Default: 10 s; at
+// least a second.
+func WithHeartbeat(d time.Duration) Option { return func(s *settings) { s.heartbeat = d } }
+
+// WithConfirmTimeout sets how long a publish waits for its confirmation when its
+// context gives it more. Default: 30 s.
+func WithConfirmTimeout(d time.Duration) Option { return func(s *settings) { s.confirm = d } }
+
+// WithMaxMessageSize sets the largest body in bytes that a publish takes, for
+// brokers configured below their default. Default: what the connected server
+// takes by default, which is 128 MiB before version 4.0 and 16 MiB since.
+func WithMaxMessageSize(n int) Option { return func(s *settings) { s.maxSize = n } }
+
+// WithPublishWindow bounds what is published and not yet confirmed, in messages
+// and in bytes of bodies. A publish beyond it waits. Default: 1024 messages and
+// 16 MiB.
+func WithPublishWindow(messages, bytes int) Option {
+	return func(s *settings) { s.window, s.windowSize = messages, bytes }
+}
+
+// WaitForBroker makes Connect wait for a broker that does not answer yet, until
+// its context ends.
+func WaitForBroker() Option { return func(s *settings) { s.wait = true } }
+
+// WithReconnectWait sets the pauses between attempts to restore a connection:
+// the first attempt is made at once, the second after first, and later ones
+// after twice as long each, limit at most, with jitter. Default: 100 ms and 10 s.
+func WithReconnectWait(first, limit time.Duration) Option {
+	return func(s *settings) { s.retryFirst, s.retryLimit = first, limit }
+}

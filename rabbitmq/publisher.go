@@ -1,0 +1,385 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/holdfast-go/holdfast/internal/wire"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// publisher publishes for everybody over one channel in confirm mode, which one
+// goroutine owns: it opens it, reads the confirmations, and opens another when
+// it is gone. An entry belongs to the channel it was published on; what was not
+// confirmed there is unknown, and whoever published it decides.
+type publisher struct {
+	t *Transport
+
+	mu      sync.Mutex // orders publishes; guards what follows
+	win     window
+	cur     *confirming   // nil while there is none
+	why     error         // why there is none
+	changed chan struct{} // closed and replaced when cur changes
+	closed  bool
+
+	routes routes
+}
+
+// confirming is one channel in confirm mode.
+type confirming struct {
+	s       *session
+	ch      *amqp.Channel
+	acks    chan amqp.Confirmation
+	returns chan amqp.Return
+	closes  chan *amqp.Error
+	pending []*entry // in the order of their tags, oldest first
+	head    int      // of pending
+}
+
+// entry is one publish that waits for its confirmation.
+type entry struct {
+	id       string // wire.Copy: what a return is known by
+	exchange string
+	key      string
+	size     int
+	sent     time.Time
+	quiet    bool // not mandatory: nobody is to be told that no queue takes it
+	returned bool
+	then     func(error)
+}
+
+func newPublisher(t *Transport) *publisher {
+	return &publisher{
+		t: t, changed: make(chan struct{}),
+		win:    window{limit: t.set.window, limitBytes: t.set.windowSize},
+		routes: newRoutes(),
+	}
+}
+
+func (p *publisher) change(cur *confirming, why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cur, p.why = cur, why
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// run is the goroutine of the publisher.
+func (p *publisher) run(ctx context.Context) {
+	for wait := time.Duration(0); ctx.Err() == nil; {
+		s, why, changed := p.t.publishing.session()
+		if s == nil {
+			p.change(nil, why)
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		c, err := p.open(s)
+		if err != nil {
+			// The connection is there and refuses a channel, or is gone already.
+			p.change(nil, err)
+			wait = p.t.nextWait(wait)
+			pause(ctx, jittered(wait))
+			continue
+		}
+		wait = 0
+		p.change(c, nil)
+		p.serve(c)
+	}
+	p.change(nil, transport.ErrClosed)
+}
+
+// open makes a channel in confirm mode. Both calls return when the connection
+// ends, which the link sees to.
+func (p *publisher) open(s *session) (*confirming, error) {
+	ch, err := s.conn.Channel()
+	if err != nil {
+		return nil, err
+	}
+	n := p.t.set.window + 1
+	c := &confirming{
+		s: s, ch: ch,
+		// Room for all that can be under way: the reader of the connection must
+		// never wait for us.
+		acks:    ch.NotifyPublish(make(chan amqp.Confirmation, n)),
+		returns: ch.NotifyReturn(make(chan amqp.Return, n)),
+		closes:  ch.NotifyClose(make(chan *amqp.Error, 1)),
+	}
+	if err := ch.Confirm(false); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// serve reads confirmations until the channel is gone. A return comes before the
+// confirmation of its message, on another Go channel: it is read first.
+func (p *publisher) serve(c *confirming) {
+	stuck := time.NewTicker(p.t.set.confirm / 4)
+	defer stuck.Stop()
+	for {
+		select {
+		case a, ok := <-c.acks:
+			if !ok {
+				p.fail(c)
+				return
+			}
+			p.takeReturns(c)
+			p.confirmed(c, a)
+		case <-stuck.C:
+			p.unstick(c)
+		}
+	}
+}
+
+// takeReturns marks what came back.
+func (p *publisher) takeReturns(c *confirming) {
+	for {
+		select {
+		case r, ok := <-c.returns:
+			if !ok {
+				return
+			}
+			id, _ := r.Headers[wire.Copy].(string)
+			p.mu.Lock()
+			for _, e := range c.pending[c.head:] {
+				if e.id == id {
+					e.returned = true
+				}
+			}
+			p.mu.Unlock()
+		default:
+			return
+		}
+	}
+}
+
+// confirmed takes the oldest entry off: the client library hands confirmations
+// out in the order of their tags.
+func (p *publisher) confirmed(c *confirming, a amqp.Confirmation) {
+	p.mu.Lock()
+	if c.head >= len(c.pending) {
+		p.mu.Unlock()
+		return
+	}
+	e := c.pending[c.head]
+	c.pending[c.head] = nil
+	c.head++
+	if c.head == len(c.pending) {
+		c.pending, c.head = c.pending[:0], 0
+	}
+	p.win.free(e.size)
+	p.mu.Unlock()
+	e.then(outcome(e, a.Ack))
+}
+
+// outcome is what a confirmation means.
+func outcome(e *entry, acked bool) error {
+	switch {
+	case e.returned:
+		return unroutable("publish", addressOf(e.exchange, e.key), "no queue is bound for this routing key, or the node that holds the queue is down")
+	case acked:
+		return nil
+	}
+	err := &transport.Error{
+		Op: "publish", Address: addressOf(e.exchange, e.key), Kind: transport.Temporary, Err: errRefused,
+		Hint: "the queue is full (reject-publish) or its node has trouble: it takes messages again when some were removed",
+	}
+	if e.exchange != "" {
+		// Of several queues one may have refused and the others not.
+		err.Kind = transport.Unknown
+	}
+	return err
+}
+
+// errRefused is the cause when the broker answered a publish with a nack.
+var errRefused = errors.New("the broker did not take the message")
+
+func addressOf(exchange, key string) string {
+	return transport.Address{Name: exchange, Key: key}.String()
+}
+
+// fail ends what waits on a channel that is gone. All of it is unknown, for a
+// channel exception says nothing about which publish caused it; the next publish
+// to each of these exchanges goes over a channel of its own, so that the one to
+// blame fails alone.
+func (p *publisher) fail(c *confirming) {
+	var cause error = errLost
+	if e := <-c.closes; e != nil {
+		cause = e
+	}
+	p.takeReturns(c)
+	p.mu.Lock()
+	if p.cur == c {
+		p.cur, p.why = nil, cause
+		close(p.changed)
+		p.changed = make(chan struct{})
+	}
+	left := c.pending[c.head:]
+	c.pending, c.head = nil, 0
+	for _, e := range left {
+		p.win.free(e.size)
+	}
+	p.mu.Unlock()
+	said, server := exception(cause)
+	for _, e := range left {
+		if server && said.Code < 500 {
+			p.routes.doubt(e.exchange)
+		}
+	}
+	if !c.s.alive() {
+		p.routes.reset()
+	}
+	for _, e := range left {
+		e.then(&transport.Error{
+			Op: "publish", Address: addressOf(e.exchange, e.key), Kind: transport.Unknown, Err: lostCause(cause),
+		})
+	}
+}
+
+func lostCause(cause error) error {
+	if errors.Is(cause, errLost) {
+		return cause
+	}
+	return errors.Join(errLost, cause)
+}
+
+// unstick ends a connection whose oldest publish has waited for its confirmation
+// for too long although the broker does not block: it may be half open, or a
+// queue may have lost its majority.
+func (p *publisher) unstick(c *confirming) {
+	p.mu.Lock()
+	stuck := c.head < len(c.pending) && time.Since(c.pending[c.head].sent) > p.t.set.confirm
+	p.mu.Unlock()
+	if stuck && c.s.alarm.Load() == nil {
+		c.s.pipe.cut()
+	}
+}
+
+// send publishes msg and calls then with the outcome, from another goroutine,
+// unless it returns an error: then nothing was sent. It waits for a channel and
+// for room in the window until ctx ends.
+func (p *publisher) send(ctx context.Context, expired <-chan time.Time, e *entry, msg *amqp.Publishing) error {
+	e.size = len(msg.Body)
+	for {
+		p.mu.Lock()
+		var wait <-chan struct{}
+		var room chan struct{}
+		why := p.why
+		c := p.cur
+		switch {
+		case p.closed:
+			p.mu.Unlock()
+			return transport.ErrClosed
+		case c == nil || c.ch.IsClosed():
+			c, wait = nil, p.changed
+		case c.s.alarm.Load() != nil:
+			wait = p.unblocking(c.s)
+		case !p.win.take(e.size):
+			room = p.win.wait()
+			wait = room
+		default:
+			err := p.put(c, e, msg)
+			p.mu.Unlock()
+			return err
+		}
+		p.mu.Unlock()
+		if c == nil {
+			if s, cause, _ := p.t.publishing.session(); s == nil {
+				return down(errors.Join(cause, why))
+			}
+		}
+		err := p.await(ctx, expired, wait)
+		if err == nil {
+			continue
+		}
+		if room != nil {
+			p.mu.Lock()
+			p.win.forget(room)
+			p.mu.Unlock()
+		}
+		return err
+	}
+}
+
+// unblocking returns a channel that is closed when the alarm of s may be over.
+func (p *publisher) unblocking(s *session) <-chan struct{} {
+	_, _, changed := p.t.publishing.session()
+	if s.alarm.Load() != nil {
+		return changed
+	}
+	over := make(chan struct{})
+	close(over)
+	return over
+}
+
+// await waits until it is worth another try, or says why that took too long.
+func (p *publisher) await(ctx context.Context, expired <-chan time.Time, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return p.explain(context.Cause(ctx))
+	case <-expired:
+		return p.explain(errTimeout)
+	}
+}
+
+// explain adds to err why a publish has waited in vain, as far as that is known.
+func (p *publisher) explain(err error) error {
+	s, _, _ := p.t.publishing.session()
+	if s == nil {
+		return errors.Join(errDown, err)
+	}
+	if reason := s.alarm.Load(); reason != nil {
+		return errors.Join(blockedError(*reason), err)
+	}
+	return err
+}
+
+// put publishes on the channel. The caller holds the lock: entries stand in the
+// order of their tags. A write never waits, see pipe.
+func (p *publisher) put(c *confirming, e *entry, msg *amqp.Publishing) error {
+	e.sent = time.Now()
+	c.pending = append(c.pending, e)
+	err := c.ch.Publish(e.exchange, e.key, !e.quiet, false, *msg)
+	if err == nil {
+		return nil
+	}
+	// Nothing came out whole; the tag was not used.
+	c.pending = c.pending[:len(c.pending)-1]
+	p.win.free(e.size)
+	return err
+}
+
+// drain waits until all that was published is confirmed, refuses what comes
+// later, and reports what is left when ctx ends.
+func (p *publisher) drain(ctx context.Context) error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		p.mu.Lock()
+		left := p.win.count
+		p.mu.Unlock()
+		s, _, _ := p.t.publishing.session()
+		if left == 0 || s == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return &transport.Error{Op: "close", Kind: transport.Unknown, Err: errors.Join(errUnconfirmed, p.explain(context.Cause(ctx)))}
+		case <-tick.C:
+		}
+	}
+}
+
+// errUnconfirmed is the cause when Close could not wait any longer.
+var errUnconfirmed = errors.New("some publishes were not confirmed")
