@@ -93,8 +93,8 @@ func (c *checker) account(ctx context.Context) bool {
 		c.err = seamError("check", c.s.address(), err, false)
 		return false
 	}
-	if len(c.s.cfg.Subjects) > 1 && !serverAtLeast(c.t.nc, 2, 10, 0) {
-		c.fail(transport.CodeServerTooOld, "server "+c.t.nc.ConnectedServerVersion()+" knows no more than one filter per consumer",
+	if len(c.s.cfg.Subjects) > 1 && !serverAtLeast(c.t.nc(), 2, 10, 0) {
+		c.fail(transport.CodeServerTooOld, "server "+c.t.nc().ConnectedServerVersion()+" knows no more than one filter per consumer",
 			"use one subject, or a server of version 2.10 or later")
 	}
 	return true

@@ -93,7 +93,7 @@ func (c *checker) deadCaptures(have natsjs.StreamConfig) {
 
 // deadRoom checks that the largest message of the source fits.
 func (c *checker) deadRoom(have natsjs.StreamConfig, src *natsjs.StreamInfo) {
-	largest := c.t.nc.MaxPayload()
+	largest := c.t.nc().MaxPayload()
 	if src != nil && src.Config.MaxMsgSize > 0 {
 		largest = min(largest, int64(src.Config.MaxMsgSize)+envelopeRoom)
 	}

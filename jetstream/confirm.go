@@ -77,7 +77,7 @@ func (g *ackLog) ack(d *delivery) error {
 	if g.count.Add(1)%fenceEvery == 0 {
 		return g.ackWithFence(a)
 	}
-	if err := g.lane.r.t.nc.Publish(a.subject, ackBody); err != nil {
+	if err := g.lane.r.t.nc().Publish(a.subject, ackBody); err != nil {
 		return err
 	}
 	g.mu.Lock()
@@ -153,7 +153,7 @@ func (g *ackLog) publishFence(f *fence) error {
 	f.token = token
 	g.flying = append(g.flying, f)
 	g.mu.Unlock()
-	err := g.lane.r.t.nc.PublishRequest(f.acks[len(f.acks)-1].subject, box.reply(token), ackBody)
+	err := g.lane.r.t.nc().PublishRequest(f.acks[len(f.acks)-1].subject, box.reply(token), ackBody)
 	if err != nil && box.forget(token) {
 		g.land(f)
 		return err
@@ -273,7 +273,7 @@ func (g *ackLog) repeat(batches []*fence, now time.Time) {
 			g.giveUp(f)
 			continue
 		}
-		if !g.lane.r.t.nc.IsConnected() || now.Sub(f.sent) < f.pause {
+		if !g.lane.r.t.nc().IsConnected() || now.Sub(f.sent) < f.pause {
 			g.mu.Lock()
 			g.again = append(g.again, f)
 			g.mu.Unlock()
@@ -291,7 +291,7 @@ func (g *ackLog) send(f *fence, all bool) {
 	if all {
 		f.conn = g.lane.r.t.connections()
 		for _, a := range f.acks[:len(f.acks)-1] {
-			if err = g.lane.r.t.nc.Publish(a.subject, ackBody); err != nil {
+			if err = g.lane.r.t.nc().Publish(a.subject, ackBody); err != nil {
 				break
 			}
 		}
@@ -312,7 +312,7 @@ func (g *ackLog) giveUp(f *fence) {
 	g.open -= len(f.acks)
 	g.mu.Unlock()
 	r := g.lane.r
-	r.t.events.emit(transport.Event{
+	r.t.conn.Emit(transport.Event{
 		Kind: transport.AckUnconfirmed, Subscription: r.want.Subscription, Count: len(f.acks), Err: errAckTimeout,
 		Detail: "consumer " + g.lane.address() + ": these messages may be delivered again",
 	})

@@ -155,7 +155,7 @@ func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 		buf := make([]byte, 0, 48)
 		buf = append(buf, `-NAK {"delay": `...)
 		buf = strconv.AppendInt(buf, int64(max(delay, minNakDelay)), 10)
-		return d.lane.r.t.nc.Publish(d.raw.Reply, append(buf, '}'))
+		return d.lane.r.t.nc().Publish(d.raw.Reply, append(buf, '}'))
 	})
 }
 
@@ -176,7 +176,7 @@ func (d *delivery) Return(ctx context.Context) error {
 			d.recorded = true
 			d.lane.recordReturned(ctx, d.seq)
 		}
-		return d.lane.r.t.nc.Publish(d.raw.Reply, nakBody)
+		return d.lane.r.t.nc().Publish(d.raw.Reply, nakBody)
 	})
 }
 
@@ -202,7 +202,7 @@ func (d *delivery) Recount(ctx context.Context) (int, error) {
 func (d *delivery) Reject(ctx context.Context, reason string) error {
 	return d.settle("reject", func() error {
 		body := termBody
-		if reason != "" && serverAtLeast(d.lane.r.t.nc, 2, 10, 4) {
+		if reason != "" && serverAtLeast(d.lane.r.t.nc(), 2, 10, 4) {
 			// An older server takes a reason for an unknown word and redelivers.
 			body = []byte("+TERM " + reason)
 		}
@@ -218,7 +218,7 @@ func (d *delivery) ExtendLease() error {
 	if d.leaseLost() {
 		return d.fault("extend lease", transport.ErrLeaseLost)
 	}
-	if err := d.lane.r.t.nc.Publish(d.raw.Reply, progressBody); err != nil {
+	if err := d.lane.r.t.nc().Publish(d.raw.Reply, progressBody); err != nil {
 		return d.fault("extend lease", err)
 	}
 	d.leased.Store(d.lane.r.clock.Load())
@@ -279,5 +279,5 @@ func (d *delivery) fault(op string, err error) error {
 	if err == transport.ErrSettled || err == transport.ErrLeaseLost {
 		return &transport.Error{Op: op, Address: d.address(), Kind: transport.Permanent, Err: err}
 	}
-	return seamError(op, d.address(), err, false)
+	return seamError(op, d.address(), d.lane.r.t.sendError(err), false)
 }

@@ -21,25 +21,37 @@ type asker interface {
 // subject. It is safe for concurrent use.
 type inbox struct {
 	prefix string
-	sub    *nats.Subscription
 
 	mu      sync.Mutex // guards what follows; nothing else is locked under it
+	sub     *nats.Subscription
 	last    uint64
 	waiting map[uint64]asker
 }
 
-func newInbox(nc *nats.Conn) (*inbox, error) {
-	b := &inbox{prefix: nc.NewInbox() + ".", waiting: map[uint64]asker{}}
+func newInbox(nc *nats.Conn) *inbox {
+	return &inbox{prefix: nc.NewInbox() + ".", waiting: map[uint64]asker{}}
+}
+
+// open takes answers from a connection, in place of the one before.
+func (b *inbox) open(nc *nats.Conn) error {
 	sub, err := nc.Subscribe(b.prefix+"*", b.receive)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	// Answers are small and as many as the questions asked; none may be dropped.
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return nil, err
-	}
+	b.mu.Lock()
 	b.sub = sub
-	return b, nil
+	b.mu.Unlock()
+	// Answers are small and as many as the questions asked; none may be dropped.
+	return sub.SetPendingLimits(-1, -1)
+}
+
+// close takes no more answers.
+func (b *inbox) close() {
+	b.mu.Lock()
+	sub := b.sub
+	b.mu.Unlock()
+	// A failure means that the connection is closed, and the subscription with it.
+	_ = sub.Unsubscribe()
 }
 
 // expect registers a and returns its token.

@@ -82,8 +82,8 @@ func (l *lane) learn(info *natsjs.ConsumerInfo) {
 // begin starts a new session and pulls. What the old session still receives is
 // delivered as well; it is drained, not dropped.
 func (l *lane) begin() error {
-	s := &session{inbox: l.r.t.nc.NewInbox() + "."}
-	sub, err := l.r.t.nc.ChanSubscribe(s.inbox+"*", l.r.ch)
+	s := &session{inbox: l.r.t.nc().NewInbox() + "."}
+	sub, err := l.r.t.nc().ChanSubscribe(s.inbox+"*", l.r.ch)
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (l *lane) pull(s *session) {
 	l.inUse.Add(n)
 	s.outstanding.Add(n)
 	l.pulls.Add(1)
-	if err := l.r.t.nc.PublishRequest(l.next, s.inbox+strconv.FormatInt(n, 10), pullBody(n, expires)); err != nil {
+	if err := l.r.t.nc().PublishRequest(l.next, s.inbox+strconv.FormatInt(n, 10), pullBody(n, expires)); err != nil {
 		s.broken.Store(true)
 		l.release(s, n)
 		l.wake(troublePull)

@@ -39,7 +39,7 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 	if err := r.start(); err != nil {
 		r.halt(err)
 		_ = r.Close(ctx)
-		return nil, seamError("open consumer", s.address(), err, false)
+		return nil, seamError("open consumer", s.address(), t.sendError(err), false)
 	}
 	return r, nil
 }
@@ -194,17 +194,17 @@ func (r *receiver) handBack(ctx context.Context) {
 			_ = s.sub.Drain()
 		}
 	}
-	if r.t.nc.IsConnected() {
-		_ = flush(ctx, r.t.nc)
+	if r.t.nc().IsConnected() {
+		_ = r.t.flush(ctx)
 	}
 	r.gather()
 	unseen := r.held.drain()
 	r.recordUnseen(ctx, unseen)
 	for _, d := range unseen {
-		_ = d.settle("hand back", func() error { return r.t.nc.Publish(d.raw.Reply, nakBody) })
+		_ = d.settle("hand back", func() error { return r.t.nc().Publish(d.raw.Reply, nakBody) })
 	}
-	if r.t.nc.IsConnected() {
-		_ = flush(ctx, r.t.nc)
+	if r.t.nc().IsConnected() {
+		_ = r.t.flush(ctx)
 	}
 }
 
@@ -251,7 +251,7 @@ func (r *receiver) awaitConfirmed(ctx context.Context) int {
 // deliveries are still out: those stay settleable, and the server deletes it.
 func (r *receiver) endEphemeral(ctx context.Context) {
 	main := r.lanes[0]
-	if r.src.cfg.Durable != "" || !r.t.nc.IsConnected() {
+	if r.src.cfg.Durable != "" || !r.t.nc().IsConnected() {
 		return
 	}
 	held := main.inUse.Load()
@@ -270,5 +270,5 @@ func backgroundFor(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
-// connections counts how often the connection was restored.
-func (t *Transport) connections() uint64 { return t.nc.Stats().Reconnects }
+// connections grows whenever the connection was restored or made anew.
+func (t *Transport) connections() uint64 { return t.conn.Epoch() }

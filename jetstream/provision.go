@@ -108,7 +108,7 @@ func (p *provisioner) dropped(what string, diff []string) error {
 	}
 	p.note(transport.Finding{
 		Code: transport.CodeFieldsDropped, Level: transport.LevelError, Diff: diff,
-		Fact: "server " + p.t.nc.ConnectedServerVersion() + " did not take all settings of " + what,
+		Fact: "server " + p.t.nc().ConnectedServerVersion() + " did not take all settings of " + what,
 		Fix:  "upgrade the server, or do not ask for these settings",
 	})
 	return &transport.Error{

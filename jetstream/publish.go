@@ -52,13 +52,13 @@ func (t *Transport) store(ctx context.Context, op, subject string, m *transport.
 		return nil, err
 	}
 	msg := &nats.Msg{Subject: subject, Header: header, Data: m.Body}
-	if limit := t.nc.MaxPayload(); limit > 0 && int64(len(m.Body)) > limit-headerSize(header) {
+	if limit := t.nc().MaxPayload(); limit > 0 && int64(len(m.Body)) > limit-headerSize(header) {
 		return nil, &transport.Error{
 			Op: op, Address: subject, Kind: transport.Permanent, Err: transport.ErrTooLarge,
 			Hint: fmt.Sprintf("body and headers are %d bytes, the server takes %d (max_payload)", int64(len(m.Body))+headerSize(header), limit),
 		}
 	}
-	if t.isClosed() || !t.nc.IsConnected() {
+	if t.isClosed() || !t.nc().IsConnected() {
 		return nil, seamError(op, subject, t.notConnected(), false)
 	}
 	reply, sent, err := t.ask(ctx, msg, t.set.pubTimeout)
@@ -71,10 +71,19 @@ func (t *Transport) store(ctx context.Context, op, subject string, m *transport.
 
 // notConnected says why nothing can be sent now.
 func (t *Transport) notConnected() error {
-	if t.nc.IsClosed() || t.isClosed() {
+	if t.isClosed() || t.conn.Lost() {
 		return nats.ErrConnectionClosed
 	}
 	return nats.ErrDisconnected
+}
+
+// sendError is the cause when something could not be sent: a connection that is
+// closed and will be made anew counts as one that is being restored.
+func (t *Transport) sendError(err error) error {
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return t.notConnected()
+	}
+	return err
 }
 
 func (t *Transport) publishError(op, subject string, err error, sent bool) error {

@@ -258,7 +258,7 @@ func (r *receiver) keep() {
 		r.held.each(func(d *delivery) {
 			// When it cannot be sent the connection is down, and nobody else gets
 			// the message before the lease ends.
-			if r.t.nc.Publish(d.raw.Reply, progressBody) == nil {
+			if r.t.nc().Publish(d.raw.Reply, progressBody) == nil {
 				d.leased.Store(now)
 			}
 		})

@@ -49,9 +49,9 @@ func (t *Transport) ask(ctx context.Context, m *nats.Msg, timeout time.Duration)
 	c.subject = m.Subject
 	token := t.inbox.expect(c)
 	m.Reply = t.inbox.reply(token)
-	if err := t.nc.PublishMsg(m); err != nil {
+	if err := t.nc().PublishMsg(m); err != nil {
 		t.abandon(c, token)
-		return nil, false, err
+		return nil, false, t.sendError(err)
 	}
 	c.timer.Reset(timeout)
 	var a answer

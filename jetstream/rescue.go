@@ -70,7 +70,7 @@ func (s *rescuer) run() {
 		return
 	}
 	subject := "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + s.lane.stream + "." + s.lane.consumer
-	sub, err := r.t.nc.ChanQueueSubscribe(subject, rescueGroup, s.notices)
+	sub, err := r.t.nc().ChanQueueSubscribe(subject, rescueGroup, s.notices)
 	if err == nil {
 		defer func() { _ = sub.Unsubscribe() }()
 	}

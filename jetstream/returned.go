@@ -186,7 +186,7 @@ func (l *lane) recordable() bool {
 	t := l.r.t
 	durable := l.redrive || l.r.src.cfg.Durable != ""
 	return durable && l.r.mode(l) != ModeVerify && !l.returned.isDenied() &&
-		t.nc.IsConnected() && serverAtLeast(t.nc, 2, 10, 0)
+		t.nc().IsConnected() && serverAtLeast(t.nc(), 2, 10, 0)
 }
 
 // storedConsumer is a consumer with its configuration as the server gave it, so

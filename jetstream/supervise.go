@@ -108,7 +108,7 @@ func (l *lane) rememberStream() {
 // readFloor asks how far everything is acked, so that a consumer that is lost
 // later can be made again from there.
 func (l *lane) readFloor() {
-	if !l.r.t.nc.IsConnected() {
+	if !l.r.t.nc().IsConnected() {
 		return
 	}
 	info, err := l.r.t.consumerInfo(l.r.ctx, l.stream, l.consumer)
@@ -154,7 +154,7 @@ func (l *lane) revive(cause uint32, pause time.Duration) time.Duration {
 			l.r.halt(err)
 			return pause
 		}
-		if !told && l.r.t.nc.IsConnected() {
+		if !told && l.r.t.nc().IsConnected() {
 			told = true
 			l.r.emit(transport.Event{Kind: transport.Stalled, Err: err, Detail: "consumer " + l.address()})
 		}
@@ -208,7 +208,7 @@ func (l *lane) restore() error {
 		l.mu.Unlock()
 	}
 	l.returned.learn(info.Config.Metadata, info.AckFloor.Stream)
-	return seamError("receive", l.address(), l.begin(), false)
+	return seamError("receive", l.address(), l.r.t.sendError(l.begin()), false)
 }
 
 // recreate makes the consumer again after everything that is known to be acked.
@@ -284,5 +284,5 @@ func (r *receiver) mode(l *lane) Mode {
 
 func (r *receiver) emit(e transport.Event) {
 	e.Subscription = r.want.Subscription
-	r.t.events.emit(e)
+	r.t.conn.Emit(e)
 }

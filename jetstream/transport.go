@@ -3,8 +3,6 @@ package jetstream
 import (
 	"context"
 	"errors"
-	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/holdfast-go/holdfast/internal/natsconn"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -20,19 +19,15 @@ import (
 // transport.Transport, transport.DeadLetterer and transport.Observable, and is
 // safe for concurrent use.
 type Transport struct {
-	nc     *nats.Conn
-	js     natsjs.JetStream
-	owned  bool // the connection was made by Connect
+	conn   *natsconn.Conn
 	set    settings
 	api    string // "$JS.API." or what the domain or prefix makes of it
 	inbox  *inbox
-	events observers
+	handle atomic.Pointer[natsjs.JetStream] // on the connection of the moment
 	closed atomic.Bool
 
 	mu        sync.Mutex // guards what follows; nothing else is locked under it
 	receivers map[*receiver]struct{}
-	release   func() // gives the connection its own handlers back
-	lostOnce  sync.Once
 }
 
 // Interfaces of the seam that a *Transport implements.
@@ -42,41 +37,57 @@ var (
 	_ transport.Observable   = (*Transport)(nil)
 )
 
-func newTransport(nc *nats.Conn, set settings, owned bool) (*Transport, error) {
-	t := &Transport{nc: nc, owned: owned, set: set, receivers: map[*receiver]struct{}{}}
-	if err := t.openJetStream(); err != nil {
-		return nil, transport.Invalid("configure jetstream", set.domain+set.apiPrefix, "%v", err)
+// newTransport makes a transport on conn, which it closes when that fails.
+func newTransport(ctx context.Context, conn *natsconn.Conn, set settings) (*Transport, error) {
+	t := &Transport{conn: conn, set: set, inbox: newInbox(conn.NATS()), receivers: map[*receiver]struct{}{}}
+	t.api = natsjs.DefaultAPIPrefix
+	switch {
+	case set.domain != "":
+		t.api = "$JS." + set.domain + ".API."
+	case set.apiPrefix != "":
+		t.api = strings.TrimSuffix(set.apiPrefix, ".") + "."
 	}
-	box, err := newInbox(nc)
-	if err != nil {
-		return nil, seamError("connect", redact(nc.ConnectedUrl()), err, false)
+	conn.Observe(t.news)
+	if err := conn.Hook(natsconn.Hooks{Prepare: t.prepare, Failed: t.failed}); err != nil {
+		_ = conn.Close(ctx)
+		return nil, seamError("connect", natsconn.Redact(conn.NATS().ConnectedUrl()), err, false)
 	}
-	t.inbox = box
-	t.release = t.installHandlers()
 	return t, nil
 }
 
-// openJetStream makes the native handle and the prefix of the management API.
-func (t *Transport) openJetStream() (err error) {
-	switch {
-	case t.set.domain != "":
-		t.api = "$JS." + t.set.domain + ".API."
-		t.js, err = natsjs.NewWithDomain(t.nc, t.set.domain)
-	case t.set.apiPrefix != "":
-		t.api = strings.TrimSuffix(t.set.apiPrefix, ".") + "."
-		t.js, err = natsjs.NewWithAPIPrefix(t.nc, strings.TrimSuffix(t.set.apiPrefix, "."))
-	default:
-		t.api = natsjs.DefaultAPIPrefix
-		t.js, err = natsjs.New(t.nc)
+// prepare is called with every connection before it is used.
+func (t *Transport) prepare(nc *nats.Conn) error {
+	js, err := t.openJetStream(nc)
+	if err != nil {
+		return transport.Invalid("configure jetstream", t.set.domain+t.set.apiPrefix, "%v", err)
 	}
-	return err
+	t.handle.Store(&js)
+	return t.inbox.open(nc)
 }
 
-// Conn returns the connection, for everything the client library can do.
-func (t *Transport) Conn() *nats.Conn { return t.nc }
+// openJetStream makes the native handle.
+func (t *Transport) openJetStream(nc *nats.Conn) (natsjs.JetStream, error) {
+	switch {
+	case t.set.domain != "":
+		return natsjs.NewWithDomain(nc, t.set.domain)
+	case t.set.apiPrefix != "":
+		return natsjs.NewWithAPIPrefix(nc, strings.TrimSuffix(t.set.apiPrefix, "."))
+	default:
+		return natsjs.New(nc)
+	}
+}
 
-// JetStream returns the client library's own handle on JetStream.
-func (t *Transport) JetStream() natsjs.JetStream { return t.js }
+// nc is the connection of the moment.
+func (t *Transport) nc() *nats.Conn { return t.conn.NATS() }
+
+// Conn returns the connection, for everything the client library can do. One
+// that Connect made is replaced when the client library closed it for good: ask
+// again after a ConnectionLost event, and do not keep it.
+func (t *Transport) Conn() *nats.Conn { return t.nc() }
+
+// JetStream returns the client library's own handle on JetStream, which belongs
+// to the connection that Conn returns.
+func (t *Transport) JetStream() natsjs.JetStream { return *t.handle.Load() }
 
 // Capabilities implements transport.Transport.
 func (t *Transport) Capabilities() transport.Capabilities {
@@ -92,7 +103,7 @@ func (t *Transport) Capabilities() transport.Capabilities {
 }
 
 // Observe implements transport.Observable.
-func (t *Transport) Observe(fn func(transport.Event)) (stop func()) { return t.events.add(fn) }
+func (t *Transport) Observe(fn func(transport.Event)) (stop func()) { return t.conn.Observe(fn) }
 
 // Close implements transport.Transport. It ends the inbox, sends what is still
 // in the client's buffer and, when Connect made the connection, closes it.
@@ -113,23 +124,19 @@ func (t *Transport) Close(ctx context.Context) error {
 		_ = r.Close(ctx)
 	}
 	var err error
-	if t.nc.IsConnected() {
-		err = flush(ctx, t.nc)
+	if t.conn.Connected() {
+		err = t.flush(ctx)
 	}
-	t.release()
 	t.inbox.fail(transport.ErrClosed, func(string) bool { return true })
-	_ = t.inbox.sub.Unsubscribe()
-	if t.owned {
-		t.nc.Close()
-	}
-	return err
+	t.inbox.close()
+	return errors.Join(err, t.conn.Close(ctx))
 }
 
 // flush waits until the server has read everything sent so far.
-func flush(ctx context.Context, nc *nats.Conn) error {
+func (t *Transport) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	return seamError("flush", "", nc.FlushWithContext(ctx), true)
+	return seamError("flush", "", t.sendError(t.conn.Flush(ctx)), true)
 }
 
 func (t *Transport) isClosed() bool { return t.closed.Load() }
@@ -151,86 +158,34 @@ func (t *Transport) unregister(r *receiver) {
 	delete(t.receivers, r)
 }
 
-// installHandlers adds ours before those the connection has, and returns the
-// function that puts those back.
-func (t *Transport) installHandlers() (release func()) {
-	onError, onLost := t.nc.ErrorHandler(), t.nc.DisconnectErrHandler()
-	onBack, onClosed := t.nc.ReconnectHandler(), t.nc.ClosedHandler()
-	t.nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
-		t.asyncError(sub, err)
-		if onError != nil {
-			onError(nc, sub, err)
-		}
-	})
-	t.nc.SetDisconnectErrHandler(func(nc *nats.Conn, err error) {
-		t.disconnected(err)
-		if onLost != nil {
-			onLost(nc, err)
-		}
-	})
-	t.nc.SetReconnectHandler(func(nc *nats.Conn) {
-		t.reconnected()
-		if onBack != nil {
-			onBack(nc)
-		}
-	})
-	t.nc.SetClosedHandler(func(nc *nats.Conn) {
-		t.lost()
-		if onClosed != nil {
-			onClosed(nc)
-		}
-	})
-	return func() {
-		t.nc.SetErrorHandler(onError)
-		t.nc.SetDisconnectErrHandler(onLost)
-		t.nc.SetReconnectHandler(onBack)
-		t.nc.SetClosedHandler(onClosed)
+// news passes on what the connection reports to those who wait for something.
+func (t *Transport) news(e transport.Event) {
+	switch e.Kind {
+	case transport.Disconnected:
+		// The answers to what is under way went to a connection that is gone.
+		t.inbox.fail(errDisconnected, func(string) bool { return true })
+	case transport.Reconnected:
+		t.wakeSupervisors(troubleReconnected)
+	case transport.ConnectionLost:
+		// Consumers are looked up and subscribed to again on another connection:
+		// whoever opened the receivers opens them again.
+		t.inbox.fail(errDisconnected, func(string) bool { return true })
+		t.wakeSupervisors(troubleConnectionClosed)
 	}
 }
 
-func (t *Transport) disconnected(err error) {
-	if t.isClosed() {
-		return
-	}
-	// The answers to what is under way went to a connection that is gone.
-	t.inbox.fail(errDisconnected, func(string) bool { return true })
-	t.events.emit(transport.Event{Kind: transport.Disconnected, Err: err})
-}
-
-func (t *Transport) reconnected() {
-	t.events.emit(transport.Event{Kind: transport.Reconnected, Detail: "connected to " + redact(t.nc.ConnectedUrl())})
+func (t *Transport) wakeSupervisors(cause uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for r := range t.receivers {
-		r.wakeSupervisor(troubleReconnected)
+		r.wakeSupervisor(cause)
 	}
 }
 
-// lost tells that the client library has given up the connection for good.
-func (t *Transport) lost() {
-	if t.isClosed() {
-		return
-	}
-	t.lostOnce.Do(func() {
-		err := fmt.Errorf("the connection was closed: %w", nats.ErrConnectionClosed)
-		t.inbox.fail(err, func(string) bool { return true })
-		t.events.emit(transport.Event{Kind: transport.ConnectionLost, Err: err})
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		for r := range t.receivers {
-			r.wakeSupervisor(troubleConnectionClosed)
-		}
-	})
-}
-
-// violation finds what was denied in the text of the server, which is the only
-// place that tells: Permissions Violation for Publish to "orders.placed".
-var violation = regexp.MustCompile(`Permissions Violation for (Publish|Subscription) to "([^"]+)"`)
-
-// asyncError handles what the server reports without being asked.
-func (t *Transport) asyncError(sub *nats.Subscription, err error) {
-	if found := violation.FindStringSubmatch(err.Error()); found != nil {
-		t.denied(found[1], found[2])
+// failed handles what the client library reports apart from a call.
+func (t *Transport) failed(sub *nats.Subscription, err error) {
+	if d, ok := natsconn.ParseDenial(err); ok {
+		t.denied(d)
 		return
 	}
 	if errors.Is(err, nats.ErrSlowConsumer) {
@@ -239,18 +194,14 @@ func (t *Transport) asyncError(sub *nats.Subscription, err error) {
 }
 
 // denied fails every question that waits for what the account may not do.
-func (t *Transport) denied(what, subject string) {
-	verb := "publish to"
-	if what == "Subscription" {
-		verb = "subscribe to"
-	}
-	err := fmt.Errorf("%w: the account may not %s %q", transport.ErrPermission, verb, subject)
-	inboxDenied := what == "Subscription" && subject == t.inbox.prefix+"*"
-	t.inbox.fail(err, func(asked string) bool { return inboxDenied || asked == subject })
+func (t *Transport) denied(d natsconn.Denial) {
+	err := d.Cause()
+	mute := d.Verb != natsconn.Publish && strings.HasPrefix(d.Subject, t.inbox.prefix)
+	t.inbox.fail(err, func(asked string) bool { return mute || asked == d.Subject })
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for r := range t.receivers {
-		r.denied(subject, err)
+		r.denied(d.Subject, err)
 	}
 }
 
@@ -268,7 +219,7 @@ func (t *Transport) dropped(sub *nats.Subscription, err error) {
 	t.mu.Unlock()
 	for _, r := range receivers {
 		if slices.ContainsFunc(r.lanes, func(l *lane) bool { return l.owns(sub) }) {
-			t.events.emit(transport.Event{Kind: transport.Dropped, Subscription: r.want.Subscription, Count: 1, Err: err})
+			t.conn.Emit(transport.Event{Kind: transport.Dropped, Subscription: r.want.Subscription, Count: 1, Err: err})
 		}
 	}
 }

@@ -35,14 +35,43 @@ type Conn struct {
 	closed    chan struct{}  // closed by the closed handler once life has ended
 	once      sync.Once      // guards closed
 
+	hooks   atomic.Pointer[Hooks]
+	release func() // gives an adopted connection its own handlers back
+
 	events  events
 	denials denials
 	flusher flusher
 }
 
+// Hooks is what a transport does with every connection. A nil function does
+// nothing.
+type Hooks struct {
+	// Prepare is called with a connection before it is used. It must not wait
+	// for the server. When it fails the connection is of no use.
+	Prepare func(*nats.Conn) error
+	// Failed is called for every error that the client library reports apart
+	// from a call: a refused permission, messages it dropped. It must not block.
+	Failed func(*nats.Subscription, error)
+}
+
+// Hook sets the hooks, once, and prepares the connection there is.
+func (c *Conn) Hook(h Hooks) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hooks.Store(&h)
+	return c.prepareLocked(c.NATS())
+}
+
+func (c *Conn) prepareLocked(nc *nats.Conn) error {
+	if h := c.hooks.Load(); h != nil && h.Prepare != nil {
+		return h.Prepare(nc)
+	}
+	return nil
+}
+
 // Wrap adopts a connection somebody else made. The handlers that were set are
 // kept and called after ours; a handler set later replaces ours. Close leaves
-// the connection open.
+// the connection open, with the handlers it had.
 func Wrap(nc *nats.Conn) *Conn {
 	// An adopted connection starts nothing that a context of a caller could
 	// end; life only marks that Close was called.
@@ -53,6 +82,12 @@ func Wrap(nc *nats.Conn) *Conn {
 	nc.SetReconnectHandler(c.onReconnect(back))
 	nc.SetClosedHandler(c.onClosed(gone))
 	nc.SetErrorHandler(c.onError(failed))
+	c.release = func() {
+		nc.SetDisconnectErrHandler(lost)
+		nc.SetReconnectHandler(back)
+		nc.SetClosedHandler(gone)
+		nc.SetErrorHandler(failed)
+	}
 	return c
 }
 
@@ -88,9 +123,13 @@ func (c *Conn) Emit(e transport.Event) { c.events.emit(e) }
 // ends; an adopted one is left open. It is idempotent.
 func (c *Conn) Close(ctx context.Context) error {
 	c.mu.Lock()
+	over := c.life.Err() != nil
 	c.end()
 	c.mu.Unlock()
 	if c.redial == nil {
+		if !over {
+			c.release()
+		}
 		return nil
 	}
 	// A redial ends with life, at the latest one dial timeout later.
@@ -156,18 +195,33 @@ func (c *Conn) revive() {
 			if err != nil {
 				continue // reported as ConnectionLost, and until it is mended
 			}
-			c.nc.Store(nc)
-			c.born.Add(1)
-			c.denials.forgetInbox()
-			c.events.emit(transport.Event{Kind: transport.Reconnected, Detail: Redact(nc.ConnectedUrl())})
+			c.replace(nc)
 			return
 		}
 	})
 }
 
+// replace puts a connection that was made anew in the place of the one before.
+func (c *Conn) replace(nc *nats.Conn) {
+	c.mu.Lock()
+	err := c.prepareLocked(nc)
+	c.nc.Store(nc)
+	c.born.Add(1)
+	c.mu.Unlock()
+	if err != nil {
+		nc.Close() // and its closed handler begins again
+		return
+	}
+	c.denials.forgetInbox()
+	c.events.emit(transport.Event{Kind: transport.Reconnected, Detail: Redact(nc.ConnectedUrl())})
+}
+
 func (c *Conn) onError(next nats.ErrHandler) nats.ErrHandler {
 	return func(nc *nats.Conn, sub *nats.Subscription, err error) {
 		c.denials.record(err, inboxPrefix(nc))
+		if h := c.hooks.Load(); h != nil && h.Failed != nil {
+			h.Failed(sub, err)
+		}
 		if next != nil {
 			next(nc, sub, err)
 		}

@@ -32,6 +32,11 @@ type Denial struct {
 	Queue   string
 }
 
+// Cause returns the denial as an error that is transport.ErrPermission.
+func (d Denial) Cause() error {
+	return fmt.Errorf("%w: the server refused to %s %q", transport.ErrPermission, d.Verb, d.Subject)
+}
+
 // err returns the denial as the error of the operation it concerns.
 func (d Denial) err(op string) error {
 	return &transport.Error{
@@ -39,7 +44,7 @@ func (d Denial) err(op string) error {
 		Address: d.Subject,
 		Kind:    transport.Permanent,
 		Hint:    fmt.Sprintf("allow this user to %s %q in the permissions of the server", d.Verb, d.Subject),
-		Err:     fmt.Errorf("%w: the server refused to %s %q", transport.ErrPermission, d.Verb, d.Subject),
+		Err:     d.Cause(),
 	}
 }
 
@@ -76,7 +81,7 @@ type watcher struct {
 const recentDenials = 512
 
 func (d *denials) record(err error, inbox string) {
-	denial, ok := parseDenial(err)
+	denial, ok := ParseDenial(err)
 	d.mu.Lock()
 	d.last = err
 	close(d.note)
@@ -216,7 +221,8 @@ func (d *denials) progress() (note <-chan struct{}, last error) {
 // client library knows the same words.
 var denialText = regexp.MustCompile(`(?i)permissions violation for (publish with reply of|publish to|subscription to) ("(?:[^"\\]|\\.)*")(?: using queue ("(?:[^"\\]|\\.)*"))?`)
 
-func parseDenial(err error) (Denial, bool) {
+// ParseDenial reads a refused permission from what the client library reports.
+func ParseDenial(err error) (Denial, bool) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return Denial{}, false
 	}

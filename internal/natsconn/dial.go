@@ -136,8 +136,12 @@ func reachLater(err error) bool {
 			return false
 		}
 	}
+	return !unparsable(err)
+}
+
+func unparsable(err error) bool {
 	_, broken := errors.AsType[*url.Error](err)
-	return !broken
+	return broken
 }
 
 func dialError(urls string, cfg Config, err error) error {
@@ -148,6 +152,8 @@ func dialError(urls string, cfg Config, err error) error {
 		e.Hint = "the server refused the credentials: check the user and password, token or credentials file"
 	case errors.Is(err, transport.ErrInvalid):
 		e.Kind = transport.Permanent
+	case unparsable(err):
+		e.Kind, e.Hint = transport.Permanent, "write it as nats://host:4222; escape special characters in a password"
 	case !cfg.Wait && reachLater(err):
 		e.Hint = "no server answers there: start it, correct the address, or connect with WaitForBroker to wait for it"
 	case !reachLater(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
@@ -156,8 +162,12 @@ func dialError(urls string, cfg Config, err error) error {
 	return e
 }
 
-// redactedError keeps credentials out of an error whose text quotes the URL.
+// redactedError keeps credentials out of an error whose text quotes the URL. A
+// parse error quotes parts of it as well, whichever it could not make out.
 func redactedError(urls string, err error) error {
+	if unparsable(err) {
+		return errors.New("the URL cannot be parsed")
+	}
 	for _, part := range strings.Split(urls, ",") {
 		if part = strings.TrimSpace(part); part != Redact(part) && strings.Contains(err.Error(), part) {
 			return errors.New(strings.ReplaceAll(err.Error(), part, Redact(part)))
@@ -177,9 +187,13 @@ func Redact(urls string) string {
 }
 
 // redactOne does not parse: a URL that cannot be parsed hides its credentials
-// too. Everything between the scheme and the last '@' goes.
+// too. Everything between the scheme and the last '@' goes, and what follows a
+// '?' or '#' behind that.
 func redactOne(u string) string {
 	at := strings.LastIndexByte(u, '@')
+	if cut := strings.IndexAny(u[at+1:], "?#"); cut >= 0 {
+		u = u[:at+1+cut]
+	}
 	if at < 0 {
 		return u
 	}

@@ -25,6 +25,8 @@ func TestRedactHidesEveryCredential(t *testing.T) {
 		"bob:secret@127.0.0.1":                   "xxxxx@127.0.0.1",
 		"nats://bob:p@ss%zz@h:4222":              "nats://xxxxx@h:4222",
 		"nats://a:b@one:1, nats://c@two:2,three": "nats://xxxxx@one:1,nats://xxxxx@two:2,three",
+		"tls://two:2?token=secret":               "tls://two:2",
+		"nats://bob:secret@h:4222/?a=b#c":        "nats://xxxxx@h:4222/",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("Redact(%q) = %q, want %q", in, got, want)
@@ -146,11 +148,11 @@ func TestARefusalIsUnderstood(t *testing.T) {
 		`Permissions Violation for Subscription to "a\"b" (sid "4")`:         {Verb: Subscribe, Subject: `a"b`},
 		`Permissions Violation for Subscription to "a.b.c", too many tokens`: {Verb: Subscribe, Subject: "a.b.c"},
 	} {
-		if got, ok := parseDenial(violation(text)); !ok || got != want {
-			t.Errorf("parseDenial(%s) = %+v, %v", text, got, ok)
+		if got, ok := ParseDenial(violation(text)); !ok || got != want {
+			t.Errorf("ParseDenial(%s) = %+v, %v", text, got, ok)
 		}
 	}
-	if _, ok := parseDenial(nats.ErrSlowConsumer); ok {
+	if _, ok := ParseDenial(nats.ErrSlowConsumer); ok {
 		t.Error("a slow consumer is no refusal")
 	}
 }
