@@ -168,13 +168,16 @@ func (s *Subscription) News(e transport.Event) {
 		s.dropped += uint64(e.Count)
 		s.mu.Unlock()
 		s.cfg.Logger.Warn("messages dropped before a handler saw them", "count", e.Count, "detail", e.Detail)
-	case transport.Stalled, transport.ConnectionLost:
+	case transport.Stalled:
 		s.block(noFlow, describe(e))
+	case transport.ConnectionLost:
+		s.block(noConnection, describe(e))
 	case transport.Flowing:
 		s.unblock(noFlow)
 	case transport.Disconnected:
 		s.setState(observe.StateRetrying, describe(e))
 	case transport.Reconnected:
+		s.unblock(noConnection) // it was made anew
 		if s.receiving.Load() { // else the receiver is being reopened
 			s.setState(observe.StateRunning, "")
 		}
@@ -227,9 +230,10 @@ func (s *Subscription) setState(state observe.State, reason string) {
 type obstacle uint8
 
 const (
-	noFlow    obstacle = iota // the transport gets nothing although it should
-	noBurials                 // dead letters cannot be stored
-	noSlots                   // every handler hangs
+	noFlow       obstacle = iota // the transport gets nothing although it should
+	noBurials                    // dead letters cannot be stored
+	noSlots                      // every handler hangs
+	noConnection                 // the connection is closed for good
 )
 
 // block makes the subscription stuck until the obstacle is gone.
@@ -253,7 +257,7 @@ func (s *Subscription) unblock(o obstacle) {
 }
 
 func (s *Subscription) stuckReasonLocked() string {
-	for _, o := range [...]obstacle{noFlow, noBurials, noSlots} {
+	for _, o := range [...]obstacle{noConnection, noFlow, noBurials, noSlots} {
 		if reason, ok := s.stuck[o]; ok {
 			return reason
 		}

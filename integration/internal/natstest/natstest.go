@@ -127,6 +127,15 @@ func (s *Server) Restart() {
 	s.Start()
 }
 
+// RestartWith stops the server and starts it again on the same port and files,
+// with other settings.
+func (s *Server) RestartWith(change func(*server.Options)) {
+	s.tb.Helper()
+	s.Stop()
+	change(s.opts)
+	s.Start()
+}
+
 // RestartEmpty stops the server and starts it again on the same port with no
 // files, as a broker that lost its disk.
 func (s *Server) RestartEmpty() {
