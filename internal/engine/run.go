@@ -56,17 +56,12 @@ func (s *Subscription) supervise(p *pool) {
 		s.receiving.Store(true)
 		s.unblock(noFlow) // it was said of the receiver before
 		s.setState(observe.StateRunning, "")
-		err, alone := p.waitFailure(s.recvCtx)
+		err = p.waitFailure(s.recvCtx)
 		p.feed(nil)
 		s.receiving.Store(false)
 		s.closeReceiver(rx)
 		if s.recvCtx.Err() != nil {
 			return
-		}
-		if alone != nil {
-			alone.wait(s.recvCtx)
-			failures = 0
-			continue
 		}
 		if time.Since(opened) > reopenLimit {
 			failures = 0
@@ -121,7 +116,6 @@ type pool struct {
 	base context.Context // values for handlers
 
 	current atomic.Pointer[tap] // read by every worker for every message
-	isolation
 
 	mu     sync.Mutex    // guards what follows, and changes of current
 	failed chan error    // one place: the failure of rx
@@ -149,7 +143,6 @@ func newPool(s *Subscription, base context.Context) *pool {
 		quiet: make(chan struct{}), endWork: make(chan struct{}), lastPace: leaseless,
 	}
 	p.current.Store(&tap{over: make(chan struct{})})
-	p.isolation = newIsolation()
 	return p
 }
 
@@ -237,12 +230,9 @@ func (p *pool) receive() transport.Delivery {
 			}
 			p.fail(t, err)
 		}
-		p.park()
 		select {
 		case <-t.over:
-			p.parked.Add(-1)
 		case <-p.s.recvCtx.Done():
-			p.parked.Add(-1)
 			return nil
 		}
 	}
@@ -261,16 +251,13 @@ func (p *pool) fail(t *tap, err error) {
 	}
 }
 
-// waitFailure waits until the receiver fails, a message must be handled alone,
-// or ctx ends.
-func (p *pool) waitFailure(ctx context.Context) (error, *solo) {
+// waitFailure waits until the receiver fails or ctx ends.
+func (p *pool) waitFailure(ctx context.Context) error {
 	select {
 	case err := <-p.failed:
-		return fmt.Errorf("receive from %s: %w", p.s.cfg.Source, err), nil
-	case alone := <-p.alone:
-		return nil, alone
+		return fmt.Errorf("receive from %s: %w", p.s.cfg.Source, err)
 	case <-ctx.Done():
-		return ctx.Err(), nil
+		return ctx.Err()
 	}
 }
 
