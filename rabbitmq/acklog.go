@@ -38,9 +38,6 @@ func (l *ackLog) set(tag uint64, state byte) {
 // flush sends the acks that are due. It stops at the first error, for the channel
 // is gone then.
 func (l *ackLog) flush(send func(tag uint64, multiple bool) error) error {
-	if l.unsent == 0 {
-		return nil
-	}
 	settled, last, acks := l.run()
 	if acks > 0 {
 		if err := send(last, acks > 1); err != nil {

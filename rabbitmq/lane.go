@@ -128,13 +128,17 @@ func (l *lane) idle() {
 // flush sends what is gathered; the caller holds the lock. What cannot be sent is
 // lost with the channel, and the broker hands those messages out again.
 func (l *lane) flush() {
-	if l.log.unsent == 0 {
-		return
+	due := l.log.unsent > 0
+	if l.log.flush(l.ch.Ack) == nil && due {
+		l.noteSent()
 	}
-	if l.log.flush(l.ch.Ack) == nil {
-		l.acked = time.Now()
-		l.r.t.acked.Store(l.acked.UnixNano())
-	}
+}
+
+// noteSent remembers that the broker was told something; the caller holds the
+// lock.
+func (l *lane) noteSent() {
+	l.acked = time.Now()
+	l.r.t.acked.Store(l.acked.UnixNano())
 }
 
 // reject gives a delivery back to its queue, or to its dead-letter exchange.
@@ -162,8 +166,9 @@ func (l *lane) refuse(tag uint64, do func() error) error {
 		return err
 	}
 	l.log.set(tag, tagGone)
-	l.acked = time.Now()
-	l.r.t.acked.Store(l.acked.UnixNano())
+	l.noteSent()
+	l.flush()
+	l.waiting.Store(int32(l.log.unsent))
 	l.out--
 	l.finish()
 	return nil

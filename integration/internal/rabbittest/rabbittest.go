@@ -146,7 +146,7 @@ func (b *Broker) env() []string {
 const guardScript = `epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 &
 "$0" &
 cat >/dev/null
-if [ -n "$1" ]; then setsid sh -c 'sleep 1; rm -rf "$0"' "$1" & fi
+if [ -n "$1" ]; then setsid sh -c 'sleep 1; rm -rf "$0"' "$1" & sleep 0.2; fi
 kill -KILL 0`
 
 // run starts the node and waits until it takes connections.
