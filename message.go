@@ -94,10 +94,10 @@ type Header struct{ h transport.Header }
 
 // Get returns the first value of name, or "". Names are compared exactly.
 func (h Header) Get(name string) string {
-	if hidden(name) {
-		return ""
+	if values := h.Values(name); len(values) > 0 {
+		return values[0]
 	}
-	return h.h.Get(name)
+	return ""
 }
 
 // Values returns all values of name. Treat them as read only.
@@ -105,14 +105,21 @@ func (h Header) Values(name string) []string {
 	if hidden(name) {
 		return nil
 	}
-	return h.h[name]
+	if values, ok := h.h[name]; ok {
+		return values
+	}
+	if other, ok := wire.Shield(name); ok {
+		return h.h[other]
+	}
+	return nil
 }
 
 // All yields every name with its values, in no particular order.
 func (h Header) All() iter.Seq2[string, []string] {
 	return func(yield func(string, []string) bool) {
 		for name, values := range h.h {
-			if !hidden(name) && !yield(name, values) {
+			own, shielded := wire.Unshield(name)
+			if (shielded || !hidden(name)) && !yield(own, values) {
 				return
 			}
 		}

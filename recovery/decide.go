@@ -59,6 +59,10 @@ type Verdict struct {
 	Reason Reason
 	// Class is the class of the error that was judged.
 	Class Class
+	// Alone: the message may be one that ends the process. Nothing else may be
+	// in hand while it is handled, so that no neighbour is counted with it.
+	// Handle only.
+	Alone bool
 }
 
 // Arrival is what is known of a delivery before its handler runs.
@@ -84,8 +88,15 @@ func (p Policy) Admit(a Arrival) Verdict {
 	case p.MaxAge > 0 && a.Age > p.MaxAge:
 		return p.bury(Expired, "")
 	default:
-		return Verdict{Action: Handle}
+		return Verdict{Action: Handle, Alone: p.Ack != AckFirst && p.suspect(a.Deliveries-a.Retries)}
 	}
+}
+
+// suspect reports whether more deliveries than the policy causes have ended
+// without an outcome, a third of what the crash limit allows.
+func (p Policy) suspect(deliveries int) bool {
+	few := max(p.crashLimit()/3, 1)
+	return deliveries > few && deliveries > few+p.rounds()
 }
 
 // crashed reports whether so many deliveries cannot be explained by retries.

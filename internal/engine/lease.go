@@ -11,17 +11,26 @@ import (
 
 // keepLeases extends the lease of everything in hand, three times in a lease,
 // and ends what has been in hand for too long. A lease is fresh when a receiver
-// hands a delivery out, so nobody needs a timer of his own.
+// hands a delivery out, so nobody needs a timer of his own. Another receiver may
+// have another lease, so the pace is found anew with each.
 func (p *pool) keepLeases() {
-	timer := time.NewTimer(p.pace())
+	pace := p.pace()
+	timer := time.NewTimer(pace)
 	defer timer.Stop()
 	for {
+		replaced := p.current.Load().over
 		select {
 		case <-p.endWork:
 			return
+		case <-replaced:
+			if next := p.pace(); next < pace {
+				timer.Reset(next)
+			}
+			pace = p.pace()
+			continue
 		case <-timer.C:
 		}
-		pace := p.pace()
+		pace = p.pace()
 		for _, w := range p.s.allWorkers() {
 			w.keepLease(pace)
 		}

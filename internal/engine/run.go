@@ -56,10 +56,15 @@ func (s *Subscription) supervise(p *pool) {
 		s.receiving.Store(true)
 		s.unblock(noFlow) // it was said of the receiver before
 		s.setState(observe.StateRunning, "")
-		err = p.waitFailure(s.recvCtx)
+		err, alone := p.waitFailure(s.recvCtx)
 		p.feed(nil)
 		s.receiving.Store(false)
 		s.closeReceiver(rx)
+		if alone != nil { // also at a stop: a worker waits for this
+			alone.wait(s.recvCtx)
+			failures = 0
+			continue
+		}
 		if s.recvCtx.Err() != nil {
 			return
 		}
@@ -116,6 +121,7 @@ type pool struct {
 	base context.Context // values for handlers
 
 	current atomic.Pointer[tap] // read by every worker for every message
+	isolation
 
 	mu     sync.Mutex    // guards what follows, and changes of current
 	failed chan error    // one place: the failure of rx
@@ -143,6 +149,7 @@ func newPool(s *Subscription, base context.Context) *pool {
 		quiet: make(chan struct{}), endWork: make(chan struct{}), lastPace: leaseless,
 	}
 	p.current.Store(&tap{over: make(chan struct{})})
+	p.isolation = newIsolation()
 	return p
 }
 
@@ -230,9 +237,12 @@ func (p *pool) receive() transport.Delivery {
 			}
 			p.fail(t, err)
 		}
+		p.park()
 		select {
 		case <-t.over:
+			p.parked.Add(-1)
 		case <-p.s.recvCtx.Done():
+			p.parked.Add(-1)
 			return nil
 		}
 	}
@@ -251,13 +261,16 @@ func (p *pool) fail(t *tap, err error) {
 	}
 }
 
-// waitFailure waits until the receiver fails or ctx ends.
-func (p *pool) waitFailure(ctx context.Context) error {
+// waitFailure waits until the receiver fails, a message must be handled alone,
+// or ctx ends.
+func (p *pool) waitFailure(ctx context.Context) (error, *solo) {
 	select {
 	case err := <-p.failed:
-		return fmt.Errorf("receive from %s: %w", p.s.cfg.Source, err)
+		return fmt.Errorf("receive from %s: %w", p.s.cfg.Source, err), nil
+	case alone := <-p.alone:
+		return nil, alone
 	case <-ctx.Done():
-		return ctx.Err()
+		return ctx.Err(), nil
 	}
 }
 

@@ -34,6 +34,7 @@ type worker struct {
 	c         *judgement // of the attempt that runs; whoever takes it over copies it
 	deadline  time.Time
 	timedOut  bool
+	resume    func() // ends the time in which the worker is alone, if it is
 	abandoned bool
 	ticks     int // keeper ticks the delivery has been in hand
 }
@@ -105,6 +106,7 @@ func (w *worker) depart(returned bool) {
 	abandoned := w.abandoned
 	w.mu.Unlock()
 	w.s.retire(w, abandoned)
+	w.endAlone()
 	switch {
 	case !abandoned:
 		if !returned {
@@ -161,14 +163,20 @@ func (w *worker) handle(d transport.Delivery) bool {
 	w.counts.received.Add(1)
 	c := &w.own
 	*c = w.s.consider(d)
-	if c.verdict.Action != recovery.Handle || w.s.cfg.Policy.Ack == recovery.AckFirst {
+	if c.verdict.Action != recovery.Handle || c.verdict.Alone || w.s.cfg.Policy.Ack == recovery.AckFirst {
 		w.hold(d) // otherwise begin does
+	}
+	if c.verdict.Alone && !w.goAlone(c) {
+		c.verdict = recovery.Verdict{Action: recovery.Return}
 	}
 	if !w.attempts(c) {
 		return false
 	}
 	w.settle(c)
-	w.release()
+	alone := w.release()
+	if alone {
+		w.endAlone()
+	}
 	return true
 }
 
@@ -286,11 +294,14 @@ func (w *worker) holdLocked(d transport.Delivery) {
 	}
 }
 
-// release takes it away from the keeper.
-func (w *worker) release() {
+// release takes it away from the keeper. It reports whether the worker was alone
+// with it.
+func (w *worker) release() (alone bool) {
 	w.mu.Lock()
 	w.delivery = nil
+	alone = w.resume != nil
 	w.mu.Unlock()
+	return alone
 }
 
 // begin marks the start of an attempt.
@@ -406,4 +417,5 @@ func (w *worker) abandonLocked() {
 	}
 	w.p.spawn(e)
 	w.p.leave()
+	w.endAlone()
 }

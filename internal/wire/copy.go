@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/holdfast-go/holdfast/transport"
@@ -110,6 +111,9 @@ func RedriveMessage(dead *transport.Message, e Envelope) *transport.Message {
 // headers of the user.
 func copyWith(m *transport.Message, ours transport.Header, dedup string) *transport.Message {
 	h := UserHeader(m.Header)
+	if len(m.Body) == 0 {
+		shield(h)
+	}
 	if cause, ok := m.Header[Cause]; ok {
 		h[Cause] = slices.Clone(cause)
 	}
@@ -125,13 +129,49 @@ func copyWith(m *transport.Message, ours transport.Header, dedup string) *transp
 }
 
 // UserHeader returns a copy of h without the headers of holdfast and of
-// brokers.
+// brokers, shielded ones under their own names.
 func UserHeader(h transport.Header) transport.Header {
 	user := make(transport.Header, len(h))
 	for name, values := range h {
+		if own, ok := Unshield(name); ok {
+			user[own] = slices.Clone(values)
+			continue
+		}
 		if !Reserved(name) && !BrokerOwned(name) {
 			user[name] = slices.Clone(values)
 		}
 	}
 	return user
+}
+
+// shielded are headers that a NATS client takes for a status of the server when
+// the body is empty; such a copy would never be seen again. On copies they
+// travel under a name of ours.
+var shielded = [...]string{"Status", "Description"}
+
+const shieldPrefix = Prefix + "Shielded-"
+
+// shield renames the headers of h that need it.
+func shield(h transport.Header) {
+	for _, name := range shielded {
+		if values, ok := h[name]; ok {
+			delete(h, name)
+			h[shieldPrefix+name] = values
+		}
+	}
+}
+
+// Shield returns the name under which a header travels on a copy, and whether
+// that is another one.
+func Shield(name string) (string, bool) {
+	if slices.Contains(shielded[:], name) {
+		return shieldPrefix + name, true
+	}
+	return name, false
+}
+
+// Unshield returns the own name of a shielded header, and whether it is one.
+func Unshield(name string) (string, bool) {
+	own, found := strings.CutPrefix(name, shieldPrefix)
+	return own, found && slices.Contains(shielded[:], own)
 }
