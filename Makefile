@@ -1,6 +1,7 @@
 # What a contributor and .ci/run do with this repository. Needs Go, a C compiler
-# (for the race detector), git, bash, and Node with npm for the tests that let a
-# foreign client publish; .ci/run installs what is missing. Everything else is
+# (for the race detector), git, bash, Node with npm for the tests that let a
+# foreign client publish, and nats-server 2.9 for those on an old server;
+# .ci/run installs what is missing. Everything else is
 # fetched or built here, at the versions written down in go.mod files.
 
 SHELL       := bash
@@ -24,7 +25,7 @@ NPM_LOCKS = $(shell find . -name package-lock.json -not -path '*/node_modules/*'
 NPM_DONE  = $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(NPM_LOCKS))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint format vet staticcheck arch demo bench fuzz-short tidy clean cc
+.PHONY: help build test lint format vet staticcheck arch demo bench fuzz-short tidy clean cc old-nats
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,7 +33,7 @@ help: ## list the targets
 build: ## build the program as bin/holdfast
 	$(GO) build -o bin/ ./cmd/holdfast
 
-test: cc $(NPM_DONE) ## run every module's tests with the race detector
+test: cc old-nats $(NPM_DONE) ## run every module's tests with the race detector
 	@failed=; for m in $(MODULES); do \
 		case $$m in \
 		./bench) run=.; timeout=$(TIMEOUT) ;; \
@@ -107,6 +108,10 @@ bin/.tools: tools/go.mod tools/go.sum
 cc:
 	@cc=$$($(GO) env CC); command -v $${cc%% *} >/dev/null || { \
 		echo "the race detector needs a C compiler, and $$cc is missing: apt-get install gcc libc6-dev, or run .ci/run" >&2; exit 1; }
+
+old-nats:
+	@PATH="$$PATH:/usr/sbin" command -v nats-server >/dev/null || { \
+		echo "the tests on an old server need nats-server 2.9, as Debian 12 has it: apt-get install nats-server, or run .ci/run" >&2; exit 1; }
 
 %/node_modules/.package-lock.json: %/package-lock.json
 	@command -v npm >/dev/null || { \

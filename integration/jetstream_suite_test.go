@@ -27,6 +27,11 @@ func jetStreamHarness(t testing.TB, s *natstest.Server) transporttest.Harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = js.Close(context.Background()) })
+	return jetStreamPromises(js, s.Restart, func(t testing.TB) transporttest.Harness { return jetStreamHarness(t, s) })
+}
+
+// jetStreamPromises is a harness on a server that restart restarts.
+func jetStreamPromises(js *jetstream.Transport, restart func(), second func(testing.TB) transporttest.Harness) transporttest.Harness {
 	return transporttest.Harness{
 		Transport: js,
 		Source: func(_ testing.TB, spec transporttest.Spec) (transport.Source, transport.Address) {
@@ -43,13 +48,13 @@ func jetStreamHarness(t testing.TB, s *natstest.Server) transporttest.Harness {
 		Restart: func(t testing.TB) {
 			t.Helper()
 			before := js.Conn().Stats().Reconnects
-			s.Restart()
+			restart()
 			coreEventually(t, "the connection is back", func() bool {
 				return js.Conn().IsConnected() && js.Conn().Stats().Reconnects > before
 			})
 		},
 		Abandon:      func(_ testing.TB, rx transport.Receiver) { rx.(interface{ Abandon() }).Abandon() },
-		Second:       func(t testing.TB) transporttest.Harness { return jetStreamHarness(t, s) },
+		Second:       second,
 		MaxSize:      1 << 20,
 		Deduplicates: true,
 	}
