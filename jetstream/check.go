@@ -14,7 +14,8 @@ import (
 // Check implements transport.Transport. It asks the server about the stream,
 // the consumer and the dead-letter store and changes nothing. A permission that
 // is missing for a question is a finding, and what could not be asked is left
-// out.
+// out. So is a permission that is missing for taking messages, settling them or
+// burying them. What handlers publish themselves cannot be checked.
 func (t *Transport) Check(ctx context.Context, src transport.Source, want transport.Want) ([]transport.Finding, error) {
 	s, err := t.sourceOf("check", src)
 	if err != nil {
@@ -29,6 +30,9 @@ func (t *Transport) Check(ctx context.Context, src transport.Source, want transp
 	c.consumer(ctx, info)
 	if want.DeadLetter {
 		c.dead(ctx, info)
+	}
+	if c.err == nil {
+		c.access(ctx)
 	}
 	return c.findings, c.err
 }

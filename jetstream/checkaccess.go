@@ -1,0 +1,87 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/holdfast-go/holdfast/internal/natsconn"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// A permission shows only when it is used, so each is used here in a way that
+// the server answers and does not act upon: a question it cannot read, a sign of
+// life for a message that is not there, a dead letter for a stream of another
+// name. What cannot be asked without an effect is left out: the subjects that
+// handlers publish to, and acks under the longer subjects that servers with a
+// domain may be set to use.
+
+// unreadable is a question that no server can read: the answer is an error, and
+// nothing was done.
+var unreadable = []byte("{")
+
+// noStream is a stream that a probe expects, so that no stream takes it.
+const noStream = "holdfast-check-stores-nothing"
+
+// access checks what the subscription may do while it runs.
+func (c *checker) access(ctx context.Context) {
+	s := c.s.cfg
+	if !validName(s.Stream) {
+		return
+	}
+	if s.Durable != "" && validName(s.Durable) {
+		at := s.Stream + "." + s.Durable
+		c.mayAsk(ctx, c.t.api+"CONSUMER.MSG.NEXT."+at, "take messages")
+		c.mayAck(ctx, ackPrefix+at)
+		c.mayRecord(ctx, c.t.api+"CONSUMER.CREATE."+at)
+	}
+	if c.want.DeadLetter && validToken(c.want.Subscription) {
+		c.mayBury(ctx)
+	}
+}
+
+// mayAsk checks that a subject of the management API may be published to.
+func (c *checker) mayAsk(ctx context.Context, subject, purpose string) {
+	_, _, err := c.t.ask(ctx, &nats.Msg{Subject: subject, Data: unreadable}, apiTimeout)
+	c.denied(err, purpose)
+}
+
+// mayAck checks that deliveries of a consumer may be settled: a sign of life for
+// sequence 0, which is no message.
+func (c *checker) mayAck(ctx context.Context, prefix string) {
+	subject := prefix + ".1.0.0.0.0"
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	mark := c.t.conn.Mark()
+	if c.t.nc().Publish(subject, progressBody) != nil || c.t.conn.Flush(ctx) != nil {
+		return // the connection is lost, which other questions tell
+	}
+	if err := c.t.conn.DeniedSince(mark, "check", natsconn.Publish, subject); err != nil {
+		c.fail(transport.CodePermission, fmt.Sprintf("cannot settle messages: the account may not publish to %q", prefix+".>"), "grant the account this permission")
+	}
+}
+
+// mayRecord checks the permission to update the consumer. Without it all works
+// but one thing.
+func (c *checker) mayRecord(ctx context.Context, subject string) {
+	if c.s.cfg.Mode == ModeVerify {
+		return
+	}
+	_, _, err := c.t.ask(ctx, &nats.Msg{Subject: subject, Data: unreadable}, apiTimeout)
+	if errors.Is(err, transport.ErrPermission) {
+		c.add(transport.CodePermission, transport.LevelInfo,
+			"the consumer cannot be made or updated, so that other processes count messages as delivered that a stop gives back unseen: "+err.Error(),
+			"grant the account this permission, or let it be")
+	}
+}
+
+// mayBury checks that dead letters may be published.
+func (c *checker) mayBury(ctx context.Context) {
+	subject := c.t.deadPrefix() + c.want.Subscription + ".check.check"
+	probe := &nats.Msg{Subject: subject, Header: nats.Header{natsjs.ExpectedStreamHeader: {noStream}}}
+	_, _, err := c.t.ask(ctx, probe, apiTimeout)
+	c.denied(err, "store dead letters")
+}
