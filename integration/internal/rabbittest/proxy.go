@@ -20,6 +20,7 @@ type Proxy struct {
 	conns  map[net.Conn]struct{}
 	refuse bool
 	closed bool
+	thaw   chan struct{} // not nil while frozen: closed when it ends
 }
 
 // NewProxy starts a proxy in front of the broker. It ends with the test.
@@ -56,9 +57,51 @@ func (p *Proxy) Refuse(refuse bool) {
 	p.refuse = refuse
 }
 
+// Freeze makes the proxy pass nothing on, with its connections open, as a network
+// that swallows packets does, until the returned function is called.
+func (p *Proxy) Freeze() (thaw func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ch := make(chan struct{})
+	p.thaw = ch
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.thaw == ch {
+			close(ch)
+			p.thaw = nil
+		}
+	})
+}
+
+// frozen returns a channel to wait for, or nil.
+func (p *Proxy) frozen() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.thaw
+}
+
+// cold is a reader that waits while the proxy is frozen.
+type cold struct {
+	p *Proxy
+	c net.Conn
+}
+
+func (r cold) Read(b []byte) (int, error) {
+	n, err := r.c.Read(b)
+	if thaw := r.p.frozen(); thaw != nil {
+		<-thaw
+	}
+	return n, err
+}
+
 func (p *Proxy) close() {
 	p.mu.Lock()
 	p.closed = true
+	if p.thaw != nil {
+		close(p.thaw)
+		p.thaw = nil
+	}
 	p.mu.Unlock()
 	_ = p.listener.Close()
 	p.Cut()
@@ -91,7 +134,7 @@ func (p *Proxy) join(client net.Conn) {
 	var wg sync.WaitGroup
 	for _, pair := range [][2]net.Conn{{client, broker}, {broker, client}} {
 		wg.Go(func() {
-			_, _ = io.Copy(pair[0], pair[1]) // it ends when either end is closed
+			_, _ = io.Copy(pair[0], cold{p, pair[1]}) // it ends when either end is closed
 			_ = pair[0].Close()
 			_ = pair[1].Close()
 		})

@@ -29,14 +29,14 @@ const (
 // Broker is a running RabbitMQ node. Its methods are safe for concurrent use,
 // except those that stop and start it.
 type Broker struct {
-	dir   string
-	port  int
-	epmd  int
-	dist  int
-	conf  string
-	brief bool      // nobody is left to remove dir when the node ends
-	guard io.Closer // closing it ends the node, as the end of this process does
-	node  *exec.Cmd
+	dir      string
+	port     int
+	epmd     int
+	dist     int
+	advanced string
+	brief    bool      // nobody is left to remove dir when the node ends
+	guard    io.Closer // closing it ends the node, as the end of this process does
+	node     *exec.Cmd
 }
 
 // install makes sure that the package is there, once a process.
@@ -67,11 +67,12 @@ func Shared(tb testing.TB) *Broker {
 	return b
 }
 
-// Start returns a broker of the test's own, which may be killed. conf is added
-// to its configuration file. It is stopped when the test ends.
-func Start(tb testing.TB, conf string) *Broker {
+// Start returns a broker of the test's own, which may be killed. advanced is its
+// configuration in Erlang terms, such as "[{rabbit, [{consumer_timeout, 2000}]}].",
+// or empty. It is stopped when the test ends.
+func Start(tb testing.TB, advanced string) *Broker {
 	tb.Helper()
-	b, err := start(conf, false)
+	b, err := start(advanced, false)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func Start(tb testing.TB, conf string) *Broker {
 	return b
 }
 
-func start(conf string, brief bool) (*Broker, error) {
+func start(advanced string, brief bool) (*Broker, error) {
 	if err := install(); err != nil {
 		return nil, err
 	}
@@ -90,7 +91,10 @@ func start(conf string, brief bool) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{dir: dir, conf: conf, brief: brief}
+	if advanced == "" {
+		advanced = "[]."
+	}
+	b := &Broker{dir: dir, advanced: advanced, brief: brief}
 	for _, port := range []*int{&b.port, &b.epmd, &b.dist} {
 		if *port, err = freePort(); err != nil {
 			return nil, err
@@ -106,9 +110,10 @@ func start(conf string, brief bool) (*Broker, error) {
 func (b *Broker) prepare() error {
 	files := map[string]string{
 		"rabbitmq.conf": "listeners.tcp.default = 127.0.0.1:" + strconv.Itoa(b.port) +
-			"\nlog.file.level = info\nvm_memory_high_watermark.absolute = 4GB\ndisk_free_limit.absolute = 10MB\n" + b.conf,
-		"plugins":        "[].\n",
-		".erlang.cookie": "HOLDFASTTEST" + strconv.Itoa(b.port),
+			"\nlog.file.level = info\nvm_memory_high_watermark.absolute = 4GB\ndisk_free_limit.absolute = 10MB\n",
+		"advanced.config": b.advanced + "\n",
+		"plugins":         "[].\n",
+		".erlang.cookie":  "HOLDFASTTEST" + strconv.Itoa(b.port),
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
@@ -129,6 +134,7 @@ func (b *Broker) env() []string {
 		"RABBITMQ_NODENAME="+b.name(),
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(b.dist),
 		"RABBITMQ_CONFIG_FILE="+at("rabbitmq.conf"),
+		"RABBITMQ_ADVANCED_CONFIG_FILE="+at("advanced.config"),
 		"RABBITMQ_ENABLED_PLUGINS_FILE="+at("plugins"),
 		"RABBITMQ_MNESIA_BASE="+at("data"),
 		"RABBITMQ_LOG_BASE="+at("log"),
