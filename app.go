@@ -41,13 +41,25 @@ type App struct {
 
 	wg sync.WaitGroup // of the subscriptions that run
 
-	mu       sync.Mutex // guards what follows; never held across I/O
-	subs     []*Subscription
+	watching sync.Mutex                     // held while a transport is first observed; never together with mu
 	watched  map[transport.Transport]func() // stops observing it
-	runCtx   context.Context                // not nil while the app runs
-	stopping bool
-	faults   []error // of subscriptions that ended
+
+	mu     sync.Mutex // guards what follows; never held across foreign code
+	phase  phase
+	subs   []*Subscription
+	runCtx context.Context // the values handlers see
+	faults []error         // of subscriptions that ended
 }
+
+// phase is where an app is in its life.
+type phase uint8
+
+const (
+	phaseIdle     phase = iota // Run was not called, or refused to start
+	phaseStarting              // Run checks and provisions
+	phaseRunning
+	phaseOver // Run is stopping, or has returned
+)
 
 // New returns an app without subscriptions.
 func New(cfg Config) *App {
@@ -57,6 +69,8 @@ func New(cfg Config) *App {
 	if cfg.Grace <= 0 {
 		cfg.Grace = 30 * time.Second
 	}
+	cfg.Codecs = slices.DeleteFunc(slices.Clone(cfg.Codecs), func(c Codec) bool { return c == nil })
+	cfg.Observers = slices.DeleteFunc(slices.Clone(cfg.Observers), func(o observe.Observer) bool { return o == nil })
 	a := &App{cfg: cfg, watched: make(map[transport.Transport]func())}
 	a.sc = &scope{app: a, opts: [][]Option{slices.Clone(cfg.Options)}}
 	return a
@@ -82,15 +96,22 @@ func (a *App) engineOf(s *Subscription) *engine.Subscription {
 	return s.engine
 }
 
+func (a *App) errorOf(s *Subscription) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return s.err
+}
+
 // Check compares what every subscription wants with what the brokers have today,
 // changes nothing, and returns everything it found. The error is for a check that
 // could not be made, such as a broker that does not answer.
 func (a *App) Check(ctx context.Context) ([]Finding, error) {
-	return a.check(ctx, a.subscriptions())
+	return a.check(ctx, a.subscriptions(), nil)
 }
 
-func (a *App) check(ctx context.Context, subs []*Subscription) ([]Finding, error) {
-	findings := conflicts(a.subscriptions())
+// check checks subs, which are to run beside others.
+func (a *App) check(ctx context.Context, subs, others []*Subscription) ([]Finding, error) {
+	findings := conflicts(append(slices.Clone(others), subs...))
 	var failed []error
 	for _, s := range subs {
 		found, err := s.check(ctx)
@@ -151,37 +172,50 @@ func refusal(findings []Finding) error {
 // Config.Grace, hands back what was not handled, and returns nil after a clean
 // drain.
 //
-// It returns a *ContractError without having started anything if a promise
-// cannot be kept. An app can run once.
+// It returns a *ContractError if a promise cannot be kept, and another error if
+// that could not be found out; nothing has been started then, and Run may be
+// called again. An app that ran cannot run again.
 func (a *App) Run(ctx context.Context) error {
-	if err := a.begin(ctx); err != nil {
+	subs, err := a.begin(ctx)
+	if err != nil {
 		return err
 	}
-	subs := a.subscriptions()
-	if err := a.admit(ctx, subs); err != nil {
-		a.end()
+	if err := a.admit(ctx, subs, nil); err != nil {
+		a.enter(phaseIdle)
 		return err
 	}
+	a.enter(phaseRunning)
 	for _, s := range subs {
-		a.launch(s)
+		// One that was stopped meanwhile stays stopped.
+		_ = a.launch(s)
 	}
 	<-ctx.Done()
 	return a.end()
 }
 
-func (a *App) begin(ctx context.Context) error {
+func (a *App) begin(ctx context.Context) ([]*Subscription, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.runCtx != nil || a.stopping {
-		return fmt.Errorf("run app %s: %w", a.cfg.Name, ErrRunning)
+	switch a.phase {
+	case phaseStarting, phaseRunning:
+		return nil, fmt.Errorf("run app %s: it %w", a.cfg.Name, ErrRunning)
+	case phaseOver:
+		return nil, fmt.Errorf("run app %s: it %w: make another with holdfast.New", a.cfg.Name, ErrEnded)
 	}
-	a.runCtx = context.WithoutCancel(ctx) // for the values; Run itself watches ctx
-	return nil
+	a.phase = phaseStarting
+	a.runCtx = context.WithoutCancel(ctx) // Run itself watches ctx
+	return slices.Clone(a.subs), nil
 }
 
-// admit checks and provisions subscriptions.
-func (a *App) admit(ctx context.Context, subs []*Subscription) error {
-	findings, err := a.check(ctx, subs)
+func (a *App) enter(p phase) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.phase = p
+}
+
+// admit checks and provisions subscriptions that are to run beside others.
+func (a *App) admit(ctx context.Context, subs, others []*Subscription) error {
+	findings, err := a.check(ctx, subs, others)
 	if refused := refusal(findings); refused != nil {
 		return refused
 	}
@@ -201,36 +235,58 @@ func (a *App) admit(ctx context.Context, subs []*Subscription) error {
 	return nil
 }
 
-// launch starts a subscription. Run waits for it.
-func (a *App) launch(s *Subscription) {
+// launch starts a subscription that was admitted. Run waits for it.
+func (a *App) launch(s *Subscription) error {
+	e := s.build()
+	a.watch(s.source.Transport())
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopping || s.engine != nil {
-		return
+	switch {
+	case s.stopped:
+		return fmt.Errorf("start subscription %s: %w", s.name, errStopped)
+	case s.engine != nil:
+		return fmt.Errorf("start subscription %s: it %w", s.name, ErrRunning)
+	case a.phase != phaseRunning:
+		return fmt.Errorf("start subscription %s: %w", s.name, errNotRunning)
 	}
-	s.engine = s.build()
-	a.watchLocked(s.source.Transport())
-	e, ctx := s.engine, a.runCtx
+	s.engine = e
+	ctx := a.runCtx
 	a.wg.Go(func() {
 		err := e.Run(ctx)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if err != nil {
-			a.faults = append(a.faults, err)
-		}
-		if !a.stopping { // it was stopped by itself, and its name is free again
-			a.subs = slices.DeleteFunc(a.subs, func(other *Subscription) bool { return other == s })
-		}
+		a.ended(s, err)
 	})
+	return nil
 }
 
-// watchLocked brings the news of a transport to the subscriptions on it.
-func (a *App) watchLocked(t transport.Transport) {
+// ended takes a subscription that was stopped by itself out of the app.
+func (a *App) ended(s *Subscription, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.faults = append(a.faults, err)
+	}
+	if a.phase == phaseRunning {
+		a.removeLocked(s)
+	}
+	s.err = err
+	close(s.gone)
+}
+
+func (a *App) removeLocked(s *Subscription) {
+	a.subs = slices.DeleteFunc(a.subs, func(other *Subscription) bool { return other == s })
+}
+
+// watch brings the news of a transport to the subscriptions on it.
+func (a *App) watch(t transport.Transport) {
 	o, ok := t.(transport.Observable)
-	if !ok || a.watched[t] != nil {
+	if !ok {
 		return
 	}
-	a.watched[t] = o.Observe(func(e transport.Event) { a.news(t, e) })
+	a.watching.Lock()
+	defer a.watching.Unlock()
+	if a.watched[t] == nil {
+		a.watched[t] = o.Observe(func(e transport.Event) { a.news(t, e) })
+	}
 }
 
 func (a *App) news(t transport.Transport, e transport.Event) {
@@ -249,30 +305,52 @@ func (a *App) news(t transport.Transport, e transport.Event) {
 
 // startLater starts a subscription of an app that runs.
 func (a *App) startLater(ctx context.Context, s *Subscription) error {
-	a.mu.Lock()
-	running, started := a.runCtx != nil && !a.stopping, s.engine != nil
-	gone := started && !slices.Contains(a.subs, s)
-	a.mu.Unlock()
-	if gone {
-		return fmt.Errorf("start subscription %s: %w", s.name, errStopped)
+	others, err := a.startable(s)
+	if err != nil {
+		return fmt.Errorf("start subscription %s: %w", s.name, err)
 	}
-	if started {
-		return fmt.Errorf("start subscription %s: %w", s.name, ErrRunning)
-	}
-	if !running {
-		return fmt.Errorf("start subscription %s: %w", s.name, errNotRunning)
-	}
-	if err := a.admit(ctx, []*Subscription{s}); err != nil {
+	if err := a.admit(ctx, []*Subscription{s}, others); err != nil {
 		return err
 	}
-	a.launch(s)
-	return nil
+	return a.launch(s)
+}
+
+// startable returns the subscriptions that run, beside which s is to start.
+func (a *App) startable(s *Subscription) (others []*Subscription, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case s.stopped:
+		return nil, errStopped
+	case s.engine != nil:
+		return nil, fmt.Errorf("it %w", ErrRunning)
+	case a.phase != phaseRunning:
+		return nil, errNotRunning
+	}
+	for _, other := range a.subs {
+		if other.engine != nil {
+			others = append(others, other)
+		}
+	}
+	return others, nil
+}
+
+// retire marks a subscription as stopped and returns its engine; nil if it never
+// ran, and then it has left the app.
+func (a *App) retire(s *Subscription) *engine.Subscription {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.stopped = true
+	if s.engine == nil {
+		a.removeLocked(s)
+	}
+	return s.engine
 }
 
 // end stops everything and waits for it.
 func (a *App) end() error {
 	a.mu.Lock()
-	a.stopping = true
+	a.phase = phaseOver
 	var running []*engine.Subscription
 	for _, s := range a.subs {
 		if s.engine != nil {
@@ -284,18 +362,25 @@ func (a *App) end() error {
 		e.Stop(a.cfg.Grace)
 	}
 	a.wg.Wait()
+	a.unwatch()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, stop := range a.watched {
+	return errors.Join(a.faults...)
+}
+
+func (a *App) unwatch() {
+	a.watching.Lock()
+	watched := a.watched
+	a.watched = make(map[transport.Transport]func())
+	a.watching.Unlock()
+	for _, stop := range watched {
 		stop()
 	}
-	clear(a.watched)
-	return errors.Join(a.faults...)
 }
 
 // Health tells how an app is doing.
 type Health struct {
-	// Healthy: every subscription runs.
+	// Healthy: the app runs, and so does every subscription.
 	Healthy bool `json:"healthy"`
 	// Subscriptions are in the order they were registered.
 	Subscriptions []observe.Health `json:"subscriptions"`
@@ -304,7 +389,10 @@ type Health struct {
 // Health returns what every subscription is doing now: running, retrying, stuck,
 // and why.
 func (a *App) Health() Health {
-	h := Health{Healthy: true}
+	a.mu.Lock()
+	running := a.phase == phaseRunning
+	a.mu.Unlock()
+	h := Health{Healthy: running}
 	for _, s := range a.subscriptions() {
 		one := s.Health()
 		h.Healthy = h.Healthy && one.State == observe.StateRunning

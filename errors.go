@@ -44,6 +44,9 @@ var (
 	ErrNotManual = errors.New("the subscription does not settle by hand: give it the ack policy Manual")
 	// ErrRunning is returned when something runs already.
 	ErrRunning = errors.New("is running already")
+	// ErrEnded is returned when something ran, or was stopped, and cannot run
+	// again.
+	ErrEnded = errors.New("has ended")
 )
 
 // Unknown reports whether a publish that returned err may have happened all the

@@ -178,7 +178,7 @@ func (sc *scope) newSubscription(src Source, opts []Option) *Subscription {
 	if name == "" {
 		set.faults = append(set.faults, fmt.Errorf("%s has no name of its own: give the subscription one with holdfast.Name", src))
 	}
-	return &Subscription{app: sc.app, name: name, source: src, settings: set}
+	return &Subscription{app: sc.app, name: name, source: src, settings: set, gone: make(chan struct{})}
 }
 
 // token makes a prefix of subjects fit for a name.

@@ -48,8 +48,14 @@ type Meta struct {
 	self     any // the *Message[T] that this is part of
 }
 
-// Data returns the undecoded body. Treat it as read only.
-func (m *Meta) Data() []byte { return m.delivery.Message().Body }
+// Data returns the undecoded body. Treat it as read only. A Meta that did not
+// come from a subscription has none.
+func (m *Meta) Data() []byte {
+	if m.delivery == nil {
+		return nil
+	}
+	return m.delivery.Message().Body
+}
 
 // Raw returns the client library's own message (a *nats.Msg, say), or nil when
 // the transport has none. Settling it yourself takes it away from holdfast: do

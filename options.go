@@ -1,6 +1,7 @@
 package holdfast
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -24,6 +25,7 @@ type settings struct {
 	codec       Codec
 	concurrency int
 	prefetch    int
+	prefetchSet bool
 	timeout     time.Duration
 	maxLease    time.Duration
 	orderBy     func(*transport.Message) string
@@ -49,6 +51,10 @@ func (s *settings) applyAll(opts []Option) {
 	outer := *s
 	s.retrySet, s.ackSet = false, false
 	for _, o := range opts {
+		if o == nil {
+			s.required(false, "an option")
+			continue
+		}
 		o.apply(s)
 	}
 	retries := s.policy.Ack == RetryOnError || s.policy.Ack == Manual
@@ -147,7 +153,9 @@ func Ack(p AckPolicy) Option {
 }
 
 // Compensate sets what runs after a handler of AckAlways failed. The message is
-// acked only after it returned nil; while it fails, the message is retried.
+// acked only after it returned nil. While it fails the message is retried, with
+// Retry's backoff if that is set and five attempts from one second on otherwise,
+// and becomes a dead letter then; with NoDeadLetter it is discarded.
 func Compensate(fn func(ctx context.Context, m *Meta, cause error) error) Option {
 	return optionFunc(func(s *settings) {
 		s.compensate = fn
@@ -183,7 +191,9 @@ func Concurrency(n int) Option { return optionFunc(func(s *settings) { s.concurr
 // Prefetch is how many messages may be held beyond those being handled, so that
 // a handler need not wait for the network. The default is Concurrency, and 256
 // with OrderBy. What is held and not yet handled is handed back at a stop.
-func Prefetch(n int) Option { return optionFunc(func(s *settings) { s.prefetch = n }) }
+func Prefetch(n int) Option {
+	return optionFunc(func(s *settings) { s.prefetch, s.prefetchSet = n, true })
+}
 
 // Timeout bounds one run of the handler: its context ends, and if it does not
 // return then it is left behind. The failure is transient. The default is no
@@ -191,7 +201,8 @@ func Prefetch(n int) Option { return optionFunc(func(s *settings) { s.prefetch =
 func Timeout(d time.Duration) Option { return optionFunc(func(s *settings) { s.timeout = d }) }
 
 // MaxLease is how long a message is kept at most, through all attempts that
-// follow at once. The default is one hour.
+// follow at once. It is kept to a third of the broker's lease. The default is
+// one hour, or twice the Timeout if that is longer.
 func MaxLease(d time.Duration) Option { return optionFunc(func(s *settings) { s.maxLease = d }) }
 
 // MaxAge makes a message that is older when it is received a dead letter,
@@ -206,11 +217,15 @@ func CrashLimit(n int) Option { return optionFunc(func(s *settings) { s.policy.C
 // OrderBy keeps the messages of one key in sequence, retries included, while
 // those of other keys go on. The order holds within this process: give the
 // source one consumer at a time if it must hold across processes. Messages that
-// wait for one of their key are held and fill Prefetch.
+// wait for one of their key are held and fill Prefetch. A message whose key is
+// empty waits for no other.
 func OrderBy(key func(m *transport.Message) string) Option {
 	return optionFunc(func(s *settings) {
-		s.orderBy = key
 		s.required(key != nil, "the key function of OrderBy")
+		s.orderBy = key
+		if key != nil {
+			s.orderBy = func(m *transport.Message) string { return cmp.Or(key(m), "\x00"+m.Position+"\x00"+m.ID) }
+		}
 	})
 }
 
@@ -221,7 +236,12 @@ func OrderByKey() Option {
 
 // WithCodec sets the codec of bodies. The default is Bytes for []byte, Text for
 // string and JSON for everything else.
-func WithCodec(c Codec) Option { return optionFunc(func(s *settings) { s.codec = c }) }
+func WithCodec(c Codec) Option {
+	return optionFunc(func(s *settings) {
+		s.codec = c
+		s.required(c != nil, "the codec")
+	})
+}
 
 // Use adds middleware around the handler. That of the app is outermost, then
 // that of the groups, then that of the subscription, each in the order given.

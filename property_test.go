@@ -71,7 +71,9 @@ func (s *scenario) retry() holdfast.Retry {
 		holdfast.Constant(time.Second), holdfast.Exponential(50*time.Millisecond, 10*time.Second), holdfast.Delays(time.Millisecond, time.Minute),
 	}[s.r.IntN(3)]
 	if s.r.IntN(4) == 0 {
-		r.Within = time.Duration(1+s.r.IntN(60)) * time.Second
+		if r.Attempts != 1 { // a single attempt has no use for it, and is refused
+			r.Within = time.Duration(1+s.r.IntN(60)) * time.Second
+		}
 	}
 	s.attempts = r.Attempts
 	return r

@@ -46,9 +46,13 @@ func PublishCodec(c Codec) PublisherOption {
 }
 
 // PublishTimeout bounds each Publish, tries included. The default is
-// DefaultPublishTimeout; the context of the call may end it earlier.
+// DefaultPublishTimeout, for zero too; the context of the call may end it earlier.
 func PublishTimeout(d time.Duration) PublisherOption {
-	return publisherOptionFunc(func(p *publisherConfig) { p.timeout = d })
+	return publisherOptionFunc(func(p *publisherConfig) {
+		if d > 0 {
+			p.timeout = d
+		}
+	})
 }
 
 // PublishObserver tells o of every publish.
@@ -71,8 +75,9 @@ func NewPublisher[T any](t transport.Transport, to transport.Address, opts ...Pu
 type PublishOption interface{ applyMessage(*outgoing) }
 
 type outgoing struct {
-	m  transport.Message
-	to transport.Address
+	m     transport.Message
+	to    transport.Address
+	codec Codec // of this message, if not the publisher's
 }
 
 type publishOptionFunc func(*outgoing)
@@ -87,8 +92,12 @@ func ID(id string) PublishOption { return publishOptionFunc(func(o *outgoing) { 
 // Key gives the message an ordering key; see OrderByKey.
 func Key(key string) PublishOption { return publishOptionFunc(func(o *outgoing) { o.m.Key = key }) }
 
+// BodyCodec encodes the body of this message, or of this request and its answer,
+// with c.
+func BodyCodec(c Codec) PublishOption { return publishOptionFunc(func(o *outgoing) { o.codec = c }) }
+
 // SetHeader adds a value of a header. Names that start with Holdfast- or Nats-
-// are refused.
+// are refused, and so is Content-Type, which the codec sets.
 func SetHeader(name, value string) PublishOption {
 	return publishOptionFunc(func(o *outgoing) {
 		if o.m.Header == nil {
@@ -137,6 +146,9 @@ func (o *outgoing) encode(codec Codec, body any) error {
 		if wire.Reserved(name) || strings.EqualFold(name, wire.ContentType) {
 			return transport.Invalid("publish", o.to.String(), "header %q is reserved: use the options of holdfast, or another name", name)
 		}
+	}
+	if o.codec != nil {
+		codec = o.codec
 	}
 	data, err := codec.Encode(body)
 	if err != nil {

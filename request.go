@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/recovery"
@@ -68,7 +69,7 @@ func Request[Req, Resp any](ctx context.Context, t transport.Transport, to trans
 	if m.Header.Get(wire.Reply) == replyError {
 		return answer, &RemoteError{Message: wire.Unescape(m.Header.Get(wire.Error)), Code: wire.Unescape(m.Header.Get(wire.ErrorCode))}
 	}
-	if err := codecFor[Resp](nil).Decode(m.Body, &answer); err != nil {
+	if err := codecFor[Resp](o.codec).Decode(m.Body, &answer); err != nil {
 		return answer, &transport.Error{Op: "request", Address: to.String(), Kind: transport.Permanent, Err: fmt.Errorf("decode answer: %w", err)}
 	}
 	return answer, nil
@@ -83,14 +84,15 @@ const (
 // Reply registers a handler that answers requests. An error it returns is carried
 // back to the caller as a *RemoteError and is not retried; neither is a request
 // that cannot be decoded. A panic is answered with CodeInternal and counted as
-// discarded. A message that asks for no answer is discarded.
+// discarded. A message that asks for no answer is discarded. WithCodec is for the
+// request and the answer.
 func Reply[Req, Resp any](on Registrar, src Source, handler func(ctx context.Context, m *Message[Req]) (Resp, error), opts ...Option) *Subscription {
-	codec := codecFor[Resp](nil)
+	var codec Codec
 	// The answer to a request that cannot be decoded is made by a middleware
 	// nearest to the handler: decoding happens inside of it.
 	all := append([]Option{optionFunc(func(s *settings) { s.reply = true }), NoDeadLetter(), NoRetry()}, opts...)
 	all = append(all, Use(answerFailures))
-	return Handle(on, src, func(ctx context.Context, m *Message[Req]) error {
+	s := Handle(on, src, func(ctx context.Context, m *Message[Req]) error {
 		answer, err := handler(ctx, m)
 		if err != nil {
 			return err
@@ -101,7 +103,13 @@ func Reply[Req, Resp any](on Registrar, src Source, handler func(ctx context.Con
 		}
 		return respond(ctx, &m.Meta, &transport.Message{Body: data, ContentType: codec.ContentType(), Header: transport.Header{wire.Reply: {replyOK}}})
 	}, all...)
+	codec = codecFor[Resp](s.settings.codec) // before the subscription can be started
+	return s
 }
+
+// refusalBudget bounds an answer that tells of a failure: the context of a
+// handler that timed out has ended, and its caller waits all the same.
+const refusalBudget = 5 * time.Second
 
 // answerFailures answers with the error, whatever it is.
 func answerFailures(next HandlerFunc) HandlerFunc {
@@ -135,6 +143,8 @@ const failedInside = "the handler failed"
 
 // refuse answers with an error.
 func refuse(ctx context.Context, m *Meta, e *RemoteError) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalBudget)
+	defer cancel()
 	return respond(ctx, m, &transport.Message{Header: transport.Header{
 		wire.Reply: {replyError}, wire.Error: {wire.Escape(e.Message)}, wire.ErrorCode: {wire.Escape(e.Code)},
 	}})

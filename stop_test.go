@@ -257,7 +257,7 @@ func TestStartIsForAppsThatRun(t *testing.T) {
 		w.run()
 		check.ErrorIs(t, w.app.Run(t.Context()), holdfast.ErrRunning)
 		check.NoError(t, w.end())
-		check.ErrorIs(t, w.app.Run(t.Context()), holdfast.ErrRunning)
+		check.ErrorIs(t, w.app.Run(t.Context()), holdfast.ErrEnded)
 	})
 }
 

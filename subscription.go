@@ -21,9 +21,12 @@ type Subscription struct {
 	source   Source
 	settings settings
 	newTask  func(engine.Attempt) engine.Task
+	gone     chan struct{} // closed when it ran and has ended
 
-	// Set by prepare, under App.mu.
-	engine *engine.Subscription
+	// Guarded by App.mu.
+	engine  *engine.Subscription // set when it is started
+	stopped bool                 // for good
+	err     error                // of its end
 }
 
 // Name returns the subscription's name.
@@ -40,8 +43,11 @@ func (s *Subscription) Start(ctx context.Context) error {
 // given back uncharged; without a deadline the app's grace counts. A subscription
 // that was stopped has left its app: its name is free, and it cannot be started
 // again.
+//
+// The error tells that ctx ended first, or that handlers did not return and were
+// left behind.
 func (s *Subscription) Stop(ctx context.Context) error {
-	e := s.app.engineOf(s)
+	e := s.app.retire(s)
 	if e == nil {
 		return nil
 	}
@@ -51,8 +57,8 @@ func (s *Subscription) Stop(ctx context.Context) error {
 	}
 	e.Stop(grace)
 	select {
-	case <-e.Done():
-		return nil
+	case <-s.gone:
+		return s.app.errorOf(s)
 	case <-ctx.Done():
 		return fmt.Errorf("stop subscription %s: %w", s.name, ctx.Err())
 	}
@@ -84,7 +90,7 @@ func (s *Subscription) plan() plan {
 		p.policy.Attempts, p.policy.Immediate, p.policy.Backoff, p.policy.Jitter = r.Attempts, r.Immediate, r.Backoff, r.Jitter
 	}
 	own, _ := s.source.Transport().(transport.DeadLetterer)
-	wantOwn := false
+	wantOwn := false // refused by denied if there is none
 	switch {
 	case set.deadLetters == deadLettersElsewhere:
 		p.store = set.store
@@ -127,6 +133,15 @@ func (s *Subscription) delays(p recovery.Policy) []time.Duration {
 	return p.Ladder()
 }
 
+// maxLease is how long a message is kept at most: by default long enough for its
+// handler to time out.
+func (s *Subscription) maxLease() time.Duration {
+	if s.settings.maxLease > 0 {
+		return s.settings.maxLease
+	}
+	return max(engine.DefaultMaxLease, 2*s.settings.timeout)
+}
+
 // mayFail reports whether a failure can need a dead letter.
 func (s *Subscription) mayFail() bool {
 	return s.settings.policy.Ack != AckFirst
@@ -135,7 +150,7 @@ func (s *Subscription) mayFail() bool {
 // prefetch is how much is held beyond what is being handled.
 func (s *Subscription) prefetch() int {
 	switch {
-	case s.settings.prefetch > 0:
+	case s.settings.prefetchSet:
 		return s.settings.prefetch
 	case s.settings.orderBy != nil:
 		return 256
@@ -160,6 +175,15 @@ func (s *Subscription) faults() []error {
 	}
 	if set.timeout < 0 || set.maxLease < 0 {
 		bad("timeout and max lease cannot be negative")
+	}
+	if set.maxLease > 0 && set.timeout > set.maxLease {
+		bad("timeout %v is longer than max lease %v: it would never be reached", set.timeout, set.maxLease)
+	}
+	if set.reply && (set.retrySet && set.policy.Attempts != 1 || set.policy.Within != 0 || set.deadLetters != deadLettersOff) {
+		bad("a request is answered once, failures too: leave retry and dead letters out")
+	}
+	if set.policy.Ack == AckFirst && set.deadLetters == deadLettersWanted && set.policy.MaxAge == 0 {
+		bad("with the ack policy AckFirst nothing is left to dead-letter: leave it out, or set MaxAge")
 	}
 	if set.compensate != nil && set.policy.Ack != AckAlways {
 		bad("a compensation belongs to the ack policy AckAlways")
@@ -214,7 +238,7 @@ func (s *Subscription) check(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return findings, fmt.Errorf("check subscription %s: %w", s.name, err)
 	}
-	found = append(found, denied(s.source, p.want, found)...)
+	found = append(found, s.denied(p.want, found)...)
 	for i := range found {
 		found[i].Subscription = s.name
 	}
@@ -222,18 +246,24 @@ func (s *Subscription) check(ctx context.Context) ([]Finding, error) {
 }
 
 // denied adds what the transport's own check did not say about abilities it does
-// not have, so that no transport can forget to refuse.
-func denied(src Source, want transport.Want, have []Finding) []Finding {
+// not have, so that no transport can forget to refuse. An ability counts when it
+// is declared and there: a wrapper may hide one.
+func (s *Subscription) denied(want transport.Want, have []Finding) []Finding {
+	src := s.source
 	caps := src.Transport().Capabilities()
+	_, buries := src.Transport().(transport.DeadLetterer)
+	_, requests := src.Transport().(transport.Requester)
 	lacks := []struct {
 		code transport.Code
 		not  bool
 		what string
 	}{
 		{transport.CodeNoRedelivery, want.Redelivery && !caps.Redelivers || want.Delay && !caps.Delays, "hand a message out again"},
-		{transport.CodeNoDeadLetters, want.DeadLetter && !caps.DeadLetters, "dead letters"},
+		{transport.CodeNoDeadLetters, want.DeadLetter && !(caps.DeadLetters && buries), "dead letters"},
 		{transport.CodeNoReject, want.Reject && !caps.Rejects, "reject"},
-		{transport.CodeNoReply, want.Reply && !caps.Requests, "replies"},
+		{transport.CodeNoReply, want.Reply && !(caps.Requests && requests), "replies"},
+		{transport.CodeNoRedelivery, s.settings.policy.CrashLimit > 0 && !caps.Redelivers, "count deliveries for a crash limit"},
+		{transport.CodeNoDurable, s.settings.policy.MaxAge > 0 && !caps.Stores, "tell the age of a message for a max age"},
 	}
 	var found []Finding
 	for _, l := range lacks {
@@ -291,7 +321,7 @@ func (s *Subscription) build() *engine.Subscription {
 	p := s.plan()
 	cfg := engine.Config{
 		Name: s.name, App: s.app.cfg.Name, Source: s.source, Want: p.want, Policy: p.policy,
-		NewTask: s.newTask, Timeout: s.settings.timeout, MaxLease: s.settings.maxLease,
+		NewTask: s.newTask, Timeout: s.settings.timeout, MaxLease: s.maxLease(),
 		OrderBy: s.settings.orderBy, DeadLetters: p.store,
 		Observe: s.app.observer(), Logger: s.app.cfg.Logger,
 	}
@@ -306,7 +336,7 @@ func (s *Subscription) build() *engine.Subscription {
 }
 
 // errStopped is returned by Start of a subscription that was stopped.
-var errStopped = errors.New("it was stopped: register it again with Handle")
+var errStopped = fmt.Errorf("it %w: register it again with Handle", ErrEnded)
 
 // errNotRunning is returned by Start on an app that does not run.
 var errNotRunning = errors.New("the app is not running: App.Run starts every subscription registered before it")

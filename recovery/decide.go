@@ -131,7 +131,7 @@ func (p Policy) Decide(f Failure) Verdict {
 		return Verdict{Action: Ack}
 	}
 	class, after := Classify(f.Err)
-	returns := f.Stopping && !final(class) && p.Ack != AckAlways && p.Ack != AckFirst
+	returns := f.Stopping && !final(class) && p.Ack != AckFirst
 	if returns {
 		return Verdict{Action: Return, Class: class}
 	}

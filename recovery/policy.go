@@ -121,6 +121,12 @@ func (p Policy) Validate() error {
 	if p.tooLate(p.Backoff.Delay(1)) && p.delayed(p.attempts()) {
 		bad("within %v is over before the first delayed retry, after %v", p.Within, p.Backoff.Delay(1))
 	}
+	if p.attempts() == 1 && p.Within > 0 {
+		bad("within %v has no effect on a single attempt", p.Within)
+	}
+	if p.Ack == AckFirst && p.CrashLimit > 0 {
+		bad("a crash limit has no effect: %s settles before the handler runs", p.Ack)
+	}
 	for i, r := range p.Rules {
 		if err := p.validate(r); err != nil {
 			bad("rule %d %w", i+1, err)
@@ -171,6 +177,8 @@ func (p Policy) validate(r Rule) error {
 		return errors.New("is both permanent and discard")
 	case r.After < 0 || r.Attempts < 0 || r.Backoff.negative():
 		return errors.New("has a setting that is negative, or a backoff with a delay that is not positive")
+	case (r.Permanent || r.Discard) && (p.Ack == AckAlways || p.Ack == AckFirst):
+		return fmt.Errorf("has no effect: %s settles whatever the handler returns", p.Ack)
 	case asks && (r.Permanent || r.Discard || !p.retries()):
 		return errors.New("never retries: leave its attempts, after and backoff out")
 	case r.After > 0 && !r.Backoff.IsZero():
