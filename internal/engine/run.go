@@ -26,7 +26,7 @@ const (
 // not stop the subscription. The error tells of handlers that never returned.
 func (s *Subscription) Run(ctx context.Context) error {
 	if !s.started.CompareAndSwap(false, true) {
-		return fmt.Errorf("run subscription %s: %w: it ran before, or was stopped before it ran", s.cfg.Name, transport.ErrClosed)
+		return nil // it was stopped before it ran, which is a clean stop
 	}
 	defer close(s.finished)
 	p := newPool(s, context.WithoutCancel(ctx))
