@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,7 +103,8 @@ func (s *deadStore) keyOf(subject string) (transport.DeadKey, bool) {
 
 // Bury implements transport.DeadLetterStore. The expectation that the subject
 // holds nothing makes a second burial a no-op, for as long as the first is
-// there; the deduplication key does so for a while after it was removed.
+// there; the deduplication key does so for a while after it was removed. A body
+// that does not fit with its envelope is stored in parts.
 func (s *deadStore) Bury(ctx context.Context, key transport.DeadKey, m *transport.Message) error {
 	subject, err := s.subject("bury", key)
 	if err != nil {
@@ -110,11 +112,11 @@ func (s *deadStore) Bury(ctx context.Context, key transport.DeadKey, m *transpor
 	}
 	copied := *m
 	copied.DedupID = key.ID
-	_, err = s.t().store(ctx, "bury", subject, &copied, nats.Header{natsjs.ExpectedLastSubjSeqHeader: {"0"}})
-	if isCode(err, natsjs.JSErrCodeStreamWrongLastSequence, natsjs.JSErrCodeStreamWrongLastSequenceConstant) {
-		return nil
+	err = s.putNew(ctx, subject, &copied)
+	if errors.Is(err, transport.ErrTooLarge) {
+		return s.buryInParts(ctx, subject, &copied, err)
 	}
-	return hintMissing(err, s.t().deadStream())
+	return err
 }
 
 // hintMissing tells how a stream of our own comes to be.
@@ -125,7 +127,9 @@ func hintMissing(err error, stream string) error {
 	return err
 }
 
-// Redrive implements transport.DeadLetterStore.
+// Redrive implements transport.DeadLetterStore. A message that fits the server
+// only without the headers that tell where it came from is refused with
+// ErrTooLarge.
 func (s *deadStore) Redrive(ctx context.Context, subscription string, m *transport.Message) error {
 	if !validToken(subscription) {
 		return transport.Invalid("redrive", subscription, "the name of a subscription with dead letters is made of letters, digits, '-' and '_'")
@@ -142,6 +146,9 @@ func (s *deadStore) Redrive(ctx context.Context, subscription string, m *transpo
 		return seamError("redrive", subscription, err, false)
 	}
 	_, err = s.t().store(ctx, "redrive", s.t().redrivePrefix()+subscription, m, nil)
+	if e, ok := errors.AsType[*transport.Error](err); ok && errors.Is(err, transport.ErrTooLarge) {
+		e.Hint += "; raise max_payload on the server and redrive again: the dead letter stays where it is"
+	}
 	return hintMissing(err, s.t().redriveStream())
 }
 
@@ -188,7 +195,8 @@ func (s *deadStore) filter(f transport.LetterFilter) (string, error) {
 }
 
 // Letters implements transport.DeadLetterStore. It reads one stored message at
-// a time and changes nothing.
+// a time and changes nothing. A letter whose body is in parts that cannot be put
+// together is left out, and told of as an error after all others.
 func (s *deadStore) Letters(ctx context.Context, f transport.LetterFilter) iter.Seq2[transport.StoredLetter, error] {
 	return func(yield func(transport.StoredLetter, error) bool) {
 		filter, err := s.filter(f)
@@ -196,9 +204,13 @@ func (s *deadStore) Letters(ctx context.Context, f transport.LetterFilter) iter.
 			yield(transport.StoredLetter{}, err)
 			return
 		}
+		var broken error
 		for seq := uint64(1); ; {
 			m, err := s.t().get(ctx, s.t().deadStream(), getRequest{Seq: seq, NextFor: filter})
 			if isCode(err, codeNoMessage) || streamMissing(err) {
+				if broken != nil {
+					yield(transport.StoredLetter{}, broken)
+				}
 				return
 			}
 			if err != nil {
@@ -207,11 +219,26 @@ func (s *deadStore) Letters(ctx context.Context, f transport.LetterFilter) iter.
 			}
 			seq = m.Sequence + 1
 			letter, ok := s.letter(m)
-			if ok && !yield(letter, nil) {
+			if !ok {
+				continue
+			}
+			if err := s.assemble(ctx, m.Subject, letter.Message); err != nil {
+				broken = cmp.Or(broken, s.unless(ctx, m, err))
+				continue
+			}
+			if !yield(letter, nil) {
 				return
 			}
 		}
 	}
+}
+
+// unless returns err, or nil when the letter was removed while it was read.
+func (s *deadStore) unless(ctx context.Context, m *storedMessage, err error) error {
+	if _, gone := s.t().get(ctx, s.t().deadStream(), getRequest{Seq: m.Sequence}); isCode(gone, codeNoMessage) {
+		return nil
+	}
+	return err
 }
 
 // letter decodes a stored dead letter.
@@ -235,13 +262,28 @@ func (s *deadStore) Remove(ctx context.Context, key transport.DeadKey) error {
 	}
 	m, err := s.t().get(ctx, s.t().deadStream(), getRequest{LastFor: subject})
 	if err == nil {
-		err = s.t().deleteMessage(ctx, s.t().deadStream(), m.Sequence)
+		err = s.removeStored(ctx, m)
 	}
 	if isCode(err, codeNoMessage) || streamMissing(err) {
 		err = fmt.Errorf("%w: %w", transport.ErrNotFound, err)
 		return &transport.Error{Op: "remove dead letter", Address: subject, Kind: transport.Permanent, Err: err}
 	}
 	return seamError("remove dead letter", subject, err, true)
+}
+
+// removeStored deletes a letter, and then what of its body lies beside it.
+func (s *deadStore) removeStored(ctx context.Context, m *storedMessage) error {
+	if err := s.t().deleteMessage(ctx, s.t().deadStream(), m.Sequence); err != nil {
+		return err
+	}
+	letter, err := m.message()
+	if err != nil {
+		return nil // a foreign letter, whose headers are not ours
+	}
+	if p, ok := partsOf(letter.Header); ok {
+		return s.removeParts(ctx, m.Subject, p)
+	}
+	return nil
 }
 
 // deleteMessage removes one message from a stream, without overwriting it.
