@@ -102,7 +102,7 @@ func TestDeadLetterThatCannotBeStoredIsNeverAckedNorHandledAgain(t *testing.T) {
 			return nil
 		})
 		w.run()
-		w.b.Fail(memory.OpBury, errors.New("store is full"), 100)
+		w.b.Fail(memory.OpBury, errors.New("store is full"), 40)
 		w.publish("bad")
 		w.pass(time.Minute)
 		w.publish("good")

@@ -38,7 +38,10 @@ type LetterFilter struct {
 }
 
 // DeadLetterStore keeps dead letters until a person decides. Looking at a dead
-// letter never wears it out. Methods are safe for concurrent use.
+// letter never wears it out. Methods are safe for concurrent use. They end with
+// ctx, and bound themselves as well: what waits in Bury holds the slot of a
+// handler. The engine gives it a context that ends, and does not take more than
+// a part of its slots for a store that lets it wait.
 type DeadLetterStore interface {
 	// Bury stores m under key and returns nil only after it was confirmed. To
 	// bury a key that is already there changes nothing and returns nil.

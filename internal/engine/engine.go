@@ -76,8 +76,9 @@ const (
 // Subscription runs the handler of one source. Run may be called once; the
 // other methods are safe for concurrent use at any time.
 type Subscription struct {
-	cfg    Config
-	ledger ledger
+	cfg        Config
+	ledger     ledger
+	redelivers bool // what is given back comes again
 
 	stop      context.CancelFunc // ends receiving
 	recvCtx   context.Context
@@ -98,6 +99,7 @@ type Subscription struct {
 	held    map[*Manual]struct{} // deliveries left to be settled by hand
 	lanes   *lanes               // nil unless OrderBy is set
 	past    observe.Counts       // counts of workers that have ended
+	burials burials
 	dropped uint64
 }
 
@@ -114,7 +116,8 @@ func New(cfg Config) *Subscription {
 	// subscription, and Stop is what ends it.
 	recvCtx, stop := context.WithCancel(context.Background())
 	return &Subscription{
-		cfg: cfg, stop: stop, recvCtx: recvCtx, settleCtx: context.WithoutCancel(recvCtx), finished: make(chan struct{}),
+		redelivers: cfg.Source.Transport().Capabilities().Redelivers,
+		cfg:        cfg, stop: stop, recvCtx: recvCtx, settleCtx: context.WithoutCancel(recvCtx), finished: make(chan struct{}),
 		state: observe.StateIdle, since: time.Now(), stuck: make(map[obstacle]string),
 		workers: make(map[*worker]struct{}), held: make(map[*Manual]struct{}),
 	}

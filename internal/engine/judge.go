@@ -25,6 +25,7 @@ type judgement struct {
 	failed     time.Time // when the last one ended
 	manual     *Manual
 
+	condemned    bool // the verdict could not be performed before
 	acked        bool // before the handler ran, see AckFirst
 	over         bool // the verdict was performed before, and only the ack is missing
 	compensating bool // what runs is the compensation
@@ -62,6 +63,7 @@ func (s *Subscription) known(d transport.Delivery) judgement {
 	}
 	if g := known.grave; g != nil {
 		c.verdict, c.err, c.attempt, c.first, c.failed = g.verdict, g.err, g.attempts, g.first, g.failed
+		c.condemned = true
 		return c
 	}
 	charged := max(n-known.returned, 1)

@@ -35,6 +35,7 @@ func (p *pool) keepLeases() {
 			w.keepLease(pace)
 		}
 		p.s.keepHeld(pace)
+		p.s.forgetBurials()
 		if l := p.s.lanes; l != nil {
 			l.keepLeases()
 		}

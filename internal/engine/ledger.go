@@ -40,6 +40,7 @@ type grave struct {
 	attempts int
 	first    time.Time
 	failed   time.Time
+	times    int // how often it was not performed
 }
 
 // ledger remembers messages that come back, by position. It is empty while

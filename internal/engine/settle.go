@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"sync/atomic"
 	"time"
 
-	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/recovery"
 	"github.com/holdfast-go/holdfast/transport"
@@ -196,19 +194,13 @@ func (w *worker) ackFirst(c *judgement) bool {
 	return true
 }
 
-// Bounds of a burial that fails.
-const (
-	unburiedFirst = time.Second
-	unburiedLimit = time.Minute
-)
-
 // deadLetter buries the message, and acks it only after the burial is
 // confirmed. A message that cannot be buried goes back with a growing delay, is
 // buried without another run of its handler when it returns, and shows in
 // health meanwhile.
 func (w *worker) deadLetter(c *judgement) {
 	s := w.s
-	if err := s.persist(func(ctx context.Context) error { return s.storeLetter(ctx, c) }); err != nil {
+	if err := s.bury(c); err != nil {
 		w.burialFailed(c, err)
 		return
 	}
@@ -221,89 +213,6 @@ func (w *worker) deadLetter(c *judgement) {
 	w.counts.dead.Add(1)
 	s.ledger.forget(c.message.Position)
 	s.settled(c)
-}
-
-// budgets are what an envelope may take, tried in turn when a dead letter is
-// larger than its store takes.
-var budgets = [...]int{wire.Budget, 4 << 10, 2 << 10, 1 << 10}
-
-// storeLetter buries the message once.
-func (s *Subscription) storeLetter(ctx context.Context, c *judgement) error {
-	envelope := wire.Complete(c.message, s.envelope(c))
-	var err error
-	for _, budget := range budgets {
-		err = s.cfg.DeadLetters.Bury(ctx, envelope.DeadKey(), wire.BuryMessageWithin(c.message, envelope, budget))
-		if !errors.Is(err, transport.ErrTooLarge) {
-			return err
-		}
-	}
-	return err
-}
-
-// envelope tells the story of the failure.
-func (s *Subscription) envelope(c *judgement) wire.Envelope {
-	host, _ := os.Hostname() // an unknown host is an empty one
-	e := wire.Envelope{
-		Subscription: s.cfg.Name, Source: s.cfg.Source.String(), App: s.cfg.App, Host: host,
-		Reason: string(c.verdict.Reason), Class: string(c.verdict.Class),
-		Attempts: c.attempt, Deliveries: c.deliveries,
-		FirstFailed: c.first, Failed: c.failed, Stage: stage(c.verdict),
-	}
-	if e.Failed.IsZero() {
-		e.Failed = time.Now()
-	}
-	if e.FirstFailed.IsZero() {
-		e.FirstFailed = e.Failed
-	}
-	if c.err != nil {
-		e.ErrorText = c.err.Error()
-		e.ErrorType, e.ErrorChain = wire.ErrorTypes(c.err)
-	}
-	if p, ok := errors.AsType[*recovery.PanicError](c.err); ok {
-		e.Stack = string(p.Stack)
-	}
-	return e
-}
-
-// stage says where on its way the message failed.
-func stage(v recovery.Verdict) string {
-	switch v.Reason {
-	case recovery.Undecodable, recovery.Invalid:
-		return wire.StageDecode
-	default:
-		return wire.StageHandle
-	}
-}
-
-// condemn remembers a verdict of death that could not be performed: when the
-// message comes back, it is performed without another run of the handler.
-func (s *Subscription) condemn(c *judgement) {
-	again := &grave{verdict: c.verdict, err: c.err, attempts: c.attempt, first: c.first, failed: c.failed}
-	s.ledger.change(c.message.Position, func(n *note) { n.grave = again })
-}
-
-// burialFailed keeps the message where it is and the failure visible.
-func (w *worker) burialFailed(c *judgement, err error) {
-	s := w.s
-	s.block(noBurials, "dead letters cannot be stored: "+err.Error())
-	s.observe(observe.Event{Kind: observe.BurialFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
-	s.condemn(c)
-	tries := 0
-	s.ledger.change(c.message.Position, func(n *note) {
-		n.returned++
-		tries = n.returned
-	})
-	delay := min(unburiedFirst<<min(max(tries-1, 0), 10), unburiedLimit)
-	w.mu.Lock()
-	ordered := w.lane != nil
-	w.mu.Unlock()
-	if ordered {
-		w.parkFor = delay
-		return
-	}
-	if err := s.persist(func(ctx context.Context) error { return c.delivery.Nack(ctx, delay) }); err != nil {
-		s.settleFailed(c, err)
-	}
 }
 
 // compensation is a run of the application's compensation.
@@ -356,12 +265,17 @@ func (s *Subscription) persist(settle func(context.Context) error) error {
 	if err == nil || hopeless(err) {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(s.settleCtx, settleBudget)
+	defer cancel()
+	return insist(ctx, settle, err)
+}
+
+// insist goes on with a settlement whose first try failed with err.
+func insist(ctx context.Context, settle func(context.Context) error, err error) error {
 	var doubt error // of a try that may have worked
 	if transport.KindOf(err) == transport.Unknown {
 		doubt = err
 	}
-	ctx, cancel := context.WithTimeout(s.settleCtx, settleBudget)
-	defer cancel()
 	for wait := 50 * time.Millisecond; ; wait = min(wait*2, time.Second) {
 		select {
 		case <-time.After(wait):
@@ -383,6 +297,9 @@ func (s *Subscription) persist(settle func(context.Context) error) error {
 
 // hopeless reports whether another try cannot help.
 func hopeless(err error) bool {
+	if transport.KindOf(err) == transport.Permanent {
+		return true
+	}
 	for _, final := range []error{transport.ErrSettled, transport.ErrLeaseLost, transport.ErrUnsupported, transport.ErrClosed, transport.ErrTooLarge} {
 		if errors.Is(err, final) {
 			return true
@@ -391,17 +308,25 @@ func hopeless(err error) bool {
 	return false
 }
 
+// event is what is told of the delivery.
+func (c *judgement) event(kind observe.EventKind, err error) observe.Event {
+	return observe.Event{
+		Kind: kind, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt,
+		Deliveries: c.deliveries, Verdict: c.verdict, Err: err,
+	}
+}
+
 // settled tells that a delivery has come to its end.
 func (s *Subscription) settled(c *judgement) {
 	if s.cfg.Observe != nil {
-		s.observe(observe.Event{Kind: observe.Settled, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: c.err})
+		s.observe(c.event(observe.Settled, c.err))
 	}
 }
 
 // settleFailed tells that a delivery was left to the broker.
 func (s *Subscription) settleFailed(c *judgement, err error) {
 	s.cfg.Logger.Debug("settlement given up: the broker will hand the message out again", "id", c.message.ID, "subject", c.message.Subject, "verdict", c.verdict.Action.String(), "err", err)
-	s.observe(observe.Event{Kind: observe.SettleFailed, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Verdict: c.verdict, Err: err})
+	s.observe(c.event(observe.SettleFailed, err))
 }
 
 // story is what a log line tells of a message: never its body or its headers.
