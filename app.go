@@ -243,7 +243,7 @@ func (a *App) launch(s *Subscription) error {
 	defer a.mu.Unlock()
 	switch {
 	case s.stopped:
-		return fmt.Errorf("start subscription %s: %w", s.name, errStopped)
+		return fmt.Errorf("start subscription %s: %w", s.name, stoppedError())
 	case s.engine != nil:
 		return fmt.Errorf("start subscription %s: it %w", s.name, ErrRunning)
 	case a.phase != phaseRunning:
@@ -321,7 +321,7 @@ func (a *App) startable(s *Subscription) (others []*Subscription, err error) {
 	defer a.mu.Unlock()
 	switch {
 	case s.stopped:
-		return nil, errStopped
+		return nil, stoppedError()
 	case s.engine != nil:
 		return nil, fmt.Errorf("it %w", ErrRunning)
 	case a.phase != phaseRunning:

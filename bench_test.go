@@ -30,9 +30,11 @@ func newNoop(n int) *noop {
 func (t *noop) Capabilities() transport.Capabilities {
 	return transport.Capabilities{Name: "noop", Redelivers: true, Delays: true}
 }
+
 func (t *noop) Check(context.Context, transport.Source, transport.Want) ([]transport.Finding, error) {
 	return nil, nil
 }
+
 func (t *noop) Provision(context.Context, transport.Source, transport.Want) (transport.Report, error) {
 	return transport.Report{}, nil
 }

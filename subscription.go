@@ -84,6 +84,7 @@ func (s *Subscription) plan() plan {
 	set := s.settings
 	caps := s.source.Transport().Capabilities()
 	p := plan{policy: set.policy}
+	p.policy.Counted = set.counts != nil
 	defaulted := !set.retrySet && caps.Redelivers && caps.Delays
 	if defaulted && (p.policy.Ack == RetryOnError || p.policy.Ack == Manual) {
 		r := DefaultRetry()
@@ -112,7 +113,11 @@ func (s *Subscription) plan() plan {
 		Reject:       p.policy.Ack == RejectOnError && p.store == nil,
 		Ordered:      set.orderBy != nil,
 		Reply:        set.reply,
+
+		BrokerRetries: set.brokerRetries,
+		Counted:       set.counts != nil,
 	}
+	p.want.Delay = p.want.Delay || p.want.Counted // while the store is down
 	p.want.Redelivery = p.want.Delay || p.policy.Ack == Manual || set.ackSet && p.policy.Ack == RetryOnError
 	return p
 }
@@ -194,6 +199,7 @@ func (s *Subscription) faults() []error {
 	if set.orderBy != nil && set.policy.Ack == Manual {
 		bad("order by key cannot be kept when handlers settle by hand")
 	}
+	faults = append(faults, set.strategyFaults()...)
 	if s.source.Transport() != nil {
 		if err := s.plan().policy.Validate(); err != nil {
 			faults = append(faults, apart(err)...)
@@ -239,6 +245,7 @@ func (s *Subscription) check(ctx context.Context) ([]Finding, error) {
 		return findings, fmt.Errorf("check subscription %s: %w", s.name, err)
 	}
 	found = append(found, s.denied(p.want, found)...)
+	found = append(found, s.checkCounter(ctx, p)...)
 	for i := range found {
 		found[i].Subscription = s.name
 	}
@@ -262,6 +269,7 @@ func (s *Subscription) denied(want transport.Want, have []Finding) []Finding {
 		{transport.CodeNoDeadLetters, want.DeadLetter && !(caps.DeadLetters && buries), "dead letters"},
 		{transport.CodeNoReject, want.Reject && !caps.Rejects, "reject"},
 		{transport.CodeNoReply, want.Reply && !(caps.Requests && requests), "replies"},
+		{transport.CodeNoRequeue, want.BrokerRetries > 0 && !caps.Requeues, "bound how often it hands a message out again"},
 		{transport.CodeNoRedelivery, s.settings.policy.CrashLimit > 0 && !caps.Redelivers, "count deliveries for a crash limit"},
 		{transport.CodeNoDurable, s.settings.policy.MaxAge > 0 && !caps.Stores, "tell the age of a message for a max age"},
 	}
@@ -323,6 +331,7 @@ func (s *Subscription) build() *engine.Subscription {
 		Name: s.name, App: s.app.cfg.Name, Source: s.source, Want: p.want, Policy: p.policy,
 		NewTask: s.newTask, Timeout: s.settings.timeout, MaxLease: s.maxLease(),
 		OrderBy: s.settings.orderBy, DeadLetters: p.store,
+		Counts: s.settings.counts, CountExpiry: s.expiry(p.policy),
 		Observe: s.app.observer(), Logger: s.app.cfg.Logger,
 	}
 	if fn := s.settings.compensate; fn != nil {
@@ -335,8 +344,8 @@ func (s *Subscription) build() *engine.Subscription {
 	return engine.New(cfg)
 }
 
-// errStopped is returned by Start of a subscription that was stopped.
-var errStopped = fmt.Errorf("it %w: register it again with Handle", ErrEnded)
+// stoppedError is returned by Start of a subscription that was stopped.
+func stoppedError() error { return fmt.Errorf("it %w: register it again with Handle", ErrEnded) }
 
 // errNotRunning is returned by Start on an app that does not run.
 var errNotRunning = errors.New("the app is not running: App.Run starts every subscription registered before it")

@@ -56,7 +56,7 @@ func (s *Subscription) supervise(p *pool) {
 		s.receiving.Store(true)
 		s.unblock(noFlow) // it was said of the receiver before
 		s.setState(observe.StateRunning, "")
-		err, alone := p.waitFailure(s.recvCtx)
+		alone, err := p.waitFailure(s.recvCtx)
 		p.feed(nil)
 		s.receiving.Store(false)
 		s.closeReceiver(rx)
@@ -263,14 +263,14 @@ func (p *pool) fail(t *tap, err error) {
 
 // waitFailure waits until the receiver fails, a message must be handled alone,
 // or ctx ends.
-func (p *pool) waitFailure(ctx context.Context) (error, *solo) {
+func (p *pool) waitFailure(ctx context.Context) (alone *solo, err error) {
 	select {
 	case err := <-p.failed:
-		return fmt.Errorf("receive from %s: %w", p.s.cfg.Source, err), nil
+		return nil, fmt.Errorf("receive from %s: %w", p.s.cfg.Source, err)
 	case alone := <-p.alone:
-		return nil, alone
+		return alone, nil
 	case <-ctx.Done():
-		return ctx.Err(), nil
+		return nil, ctx.Err()
 	}
 }
 
