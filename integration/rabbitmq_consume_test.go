@@ -94,7 +94,7 @@ func TestRabbitMQRetryCopyIsTheMessageItself(t *testing.T) {
 	rx := w.open(src, 1)
 	d := w.receive(rx)
 	for round := 2; round < 5; round++ {
-		if err := d.Nack(w.soon(), 50*time.Millisecond); err != nil {
+		if err := d.Nack(w.soon(), 150*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 		d = w.receive(rx)
@@ -244,7 +244,7 @@ func TestRabbitMQAdoptedQueueIsNeverDeclared(t *testing.T) {
 	rx := w.open(src, 10)
 	w.publish("one")
 	d := w.receive(rx)
-	if err := d.Nack(w.soon(), 20*time.Millisecond); err != nil {
+	if err := d.Nack(w.soon(), 120*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	d = w.receive(rx)

@@ -186,7 +186,7 @@ func TestRabbitMQDeletedRetryQueueIsMadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	recreated := rabbitEvents(t, w.rmq, transport.Recreated)
-	if err := d.Nack(w.soon(), 50*time.Millisecond); err != nil {
+	if err := d.Nack(w.soon(), 150*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	rabbitAwait(t, recreated, "the retry queue is made again")

@@ -71,7 +71,7 @@ func (l *rabbitLoad) consume(ctx context.Context) {
 	fail := strings.HasSuffix(id, "7") && l.received[id] < 3
 	l.mu.Unlock()
 	if fail {
-		_ = d.Nack(ctx, 20*time.Millisecond) // a lost one comes back
+		_ = d.Nack(ctx, time.Duration(20+len(id)%2*100)*time.Millisecond) // held, or copied; a lost one comes back
 		return
 	}
 	if d.(transport.PipelinedAcker).AckLater() == nil {
@@ -264,6 +264,8 @@ func TestRabbitMQCloseReturnsWhileTheBrokerIsAway(t *testing.T) {
 	if transport.KindOf(err) != transport.Temporary {
 		t.Errorf("publish while the broker is away: %v", err)
 	}
+	w.eventually("the consumer's connection is gone as well", func() bool { return w.rmq.ServerVersion() == "" && w.rmq.Connection() == nil })
+	<-time.After(100 * time.Millisecond) // its channels go right after it
 	w.refused(d.Ack(w.soon()), transport.ErrLeaseLost, transport.Permanent)
 	start := time.Now()
 	_ = rx.Close(w.soon())

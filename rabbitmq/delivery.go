@@ -27,6 +27,7 @@ type delivery struct {
 	raw        amqp.Delivery
 	lane       *lane
 	deliveries int
+	handed     int // of these, the deliveries of this copy
 	due        time.Time
 	uncounted  bool // handed out before, and nobody knows how often
 	state      atomic.Uint32
@@ -44,7 +45,7 @@ func newDelivery(l *lane, raw amqp.Delivery) *delivery {
 	d := &delivery{raw: raw, lane: l}
 	more := decode(&d.raw, &d.msg)
 	n, exact := more.handed()
-	d.deliveries, d.uncounted, d.due = more.before+n, !exact, more.due
+	d.deliveries, d.handed, d.uncounted, d.due = more.before+n, n, !exact, more.due
 	if d.msg.Position == "" && raw.MessageId == "" {
 		// Nothing tells two messages of one content apart, and to take one for
 		// the other may lose one: a position of this hand-over's own does not.
@@ -86,10 +87,10 @@ func (d *delivery) AckLater() error {
 }
 
 // Nack implements transport.Delivery. Without a delay the message goes back to
-// its queue; with one, a copy of it goes to a retry queue, and the original is
-// acked when the broker has confirmed the copy. Nack returns before that: a copy
-// that is not confirmed is published again, and the original stays unsettled
-// meanwhile.
+// its queue; with a very short one it is held for that long first. With any other
+// a copy of it goes to a retry queue, and the original is acked when the broker
+// has confirmed the copy. Nack returns before that: a copy that is not confirmed
+// is published again, and the original stays unsettled meanwhile.
 func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 	r := d.lane.r
 	if r.src.stream() {
@@ -99,24 +100,42 @@ func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 		switch {
 		case delay <= 0:
 			return d.lane.reject(d.raw.DeliveryTag, true)
-		case len(r.rungs) == 0:
+		case len(r.rungs) == 0 || r.holds(d, delay):
 			return d.requeueAfter(delay)
 		}
 		return r.park(ctx, d, delay)
 	})
 }
 
-// maxHeld bounds how long a delivery is held where there are no retry queues.
-const maxHeld = 30 * time.Second
+const (
+	// maxHeld bounds how long a delivery is held where there are no retry queues.
+	maxHeld = 30 * time.Second
+	// briefly is how long a delivery is held where there are: a retry queue takes
+	// less than two thousand messages a second, and a delay this short keeps
+	// nobody waiting.
+	briefly = 100 * time.Millisecond
+)
 
-// requeueAfter holds the delivery, for a subscription that did not ask for delays
-// and has no queues for them.
+// holds tells whether a delivery is given back by holding it for its delay: at
+// most half of what the receiver may have is held, and no message so often that
+// the delivery limit of its queue comes near.
+func (r *receiver) holds(d *delivery, delay time.Duration) bool {
+	if r.src.cfg.Type != Quorum || delay > briefly || d.handed > r.src.cfg.DeliveryLimit/2 {
+		return false
+	}
+	return r.held.Load() < int64(r.prefetch/2)
+}
+
+// requeueAfter holds the delivery, and gives it back when the delay is over.
 func (d *delivery) requeueAfter(delay time.Duration) error {
 	if d.lane.ch.IsClosed() {
 		return transport.ErrLeaseLost
 	}
+	r := d.lane.r
+	r.held.Add(1)
 	time.AfterFunc(min(delay, maxHeld), func() {
 		_ = d.lane.reject(d.raw.DeliveryTag, true) // a lost channel gives it back as well
+		r.held.Add(-1)
 	})
 	return nil
 }

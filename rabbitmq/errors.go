@@ -53,10 +53,21 @@ func seamError(op, address string, err error, asked bool) error {
 	if asked {
 		e.Kind = transport.Unknown
 	}
+	if errors.Is(err, transport.ErrClosed) {
+		e.Kind = transport.Permanent
+	}
 	if errors.Is(err, amqp.ErrClosed) {
 		e.Err = errLost
 	}
 	return e
+}
+
+// where is an address as errors show it.
+func where(to transport.Address) string {
+	if to.Name == "" && to.Key != "" {
+		return "queue " + to.Key
+	}
+	return to.String()
 }
 
 // explain sets kind, cause and hint for what the server said.

@@ -14,7 +14,8 @@ import (
 const (
 	// ackGather is how many acks are sent together at most, and ackDelay how long
 	// one waits for others at most. A worker that finds nothing to do sends them
-	// at once.
+	// at once. The more is being handled, the fewer acks follow one another and
+	// the more the queue's next deliveries are worth: fewer are gathered then.
 	ackGather = 64
 	ackDelay  = time.Millisecond
 	// ackSettle is how long a channel is kept after its last ack: a quorum queue
@@ -91,7 +92,7 @@ func (l *lane) ack(tag uint64, now bool) error {
 	l.log.set(tag, tagDone)
 	l.out--
 	switch {
-	case now || l.retired || l.log.unsent >= l.gather:
+	case now || l.retired || l.log.unsent > l.gather/(l.out+1):
 		l.flush()
 	case l.log.unsent == 1:
 		l.arm()

@@ -176,11 +176,14 @@ func decode(raw *amqp.Delivery, m *transport.Message) (more extra) {
 	if m.Header != nil {
 		decodeOrigin(m)
 	}
-	if m.ID == "" {
-		m.ID = contentID(raw)
-	}
 	if more.of != "" {
 		m.Position = more.of
+	}
+	if m.ID == "" {
+		m.ID = m.Position
+	}
+	if m.ID == "" {
+		m.ID = contentID(raw)
 	}
 	return more
 }

@@ -35,7 +35,7 @@ func QueueAddress(name string) transport.Address { return transport.Address{Key:
 func (t *Transport) Publish(ctx context.Context, to transport.Address, m *transport.Message) error {
 	for name := range m.Header {
 		if ownedByBroker(name) {
-			return transport.Invalid("publish", to.String(), "the header %q belongs to the broker", name)
+			return transport.Invalid("publish", where(to), "the header %q belongs to the broker", name)
 		}
 	}
 	return t.publish(ctx, "publish", to, m, false)
@@ -49,7 +49,7 @@ func ownedByBroker(name string) bool {
 
 // publish checks, encodes and publishes m, and waits for the outcome.
 func (t *Transport) publish(ctx context.Context, op string, to transport.Address, m *transport.Message, isCopy bool) error {
-	if err := t.refuse(op, to.String()); err != nil {
+	if err := t.refuse(op, where(to)); err != nil {
 		return err
 	}
 	if err := checkAddress(op, to); err != nil {
@@ -60,7 +60,7 @@ func (t *Transport) publish(ctx context.Context, op string, to transport.Address
 	if err != nil {
 		return err
 	}
-	if err := t.checkPublishing(op, to.String(), &msg); err != nil {
+	if err := t.checkPublishing(op, where(to), &msg); err != nil {
 		return err
 	}
 	return t.confirmed(ctx, op, to, id, &msg)
@@ -90,7 +90,7 @@ var waiters = sync.Pool{New: func() any {
 // timeout ends.
 func (t *Transport) confirmed(ctx context.Context, op string, to transport.Address, id string, msg *amqp.Publishing) error {
 	if err := ctx.Err(); err != nil {
-		return seamError(op, to.String(), err, false)
+		return seamError(op, where(to), err, false)
 	}
 	if !t.publisher.routes.known(to.Name) {
 		if done, err := t.publisher.alone(ctx, to, msg); done {
@@ -103,7 +103,7 @@ func (t *Transport) confirmed(ctx context.Context, op string, to transport.Addre
 	if err := t.publisher.send(ctx, w.timer.C, e, msg); err != nil {
 		w.timer.Stop()
 		waiters.Put(w)
-		return seamError(op, to.String(), err, false)
+		return seamError(op, where(to), err, false)
 	}
 	var err error
 	select {
@@ -118,7 +118,7 @@ func (t *Transport) confirmed(ctx context.Context, op string, to transport.Addre
 	}
 	w.timer.Stop()
 	// The entry waits on; its outcome goes where nobody reads.
-	return seamError(op, to.String(), err, true)
+	return seamError(op, where(to), err, true)
 }
 
 // directReply tells whether an address is that of somebody who waits for a direct

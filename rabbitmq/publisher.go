@@ -201,7 +201,7 @@ func outcome(e *entry, acked bool) error {
 var errRefused = errors.New("the broker did not take the message")
 
 func addressOf(exchange, key string) string {
-	return transport.Address{Name: exchange, Key: key}.String()
+	return where(transport.Address{Name: exchange, Key: key})
 }
 
 // fail ends what waits on a channel that is gone. All of it is unknown, for a

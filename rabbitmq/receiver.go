@@ -30,6 +30,7 @@ type receiver struct {
 
 	cur     atomic.Pointer[lane]
 	trouble chan struct{} // capacity 1: look at failed
+	held    atomic.Int64  // given back with a delay so short that they wait here
 
 	halted  chan struct{} // closed once nothing more is received
 	halting sync.Once

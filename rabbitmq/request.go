@@ -48,7 +48,7 @@ func newRequester(t *Transport) *requester { return &requester{t: t, turn: make(
 // queue takes is ErrUnroutable; one that nobody answers ends with ctx.
 func (t *Transport) Request(ctx context.Context, to transport.Address, m *transport.Message) (*transport.Message, error) {
 	const op = "request"
-	if err := t.refuse(op, to.String()); err != nil {
+	if err := t.refuse(op, where(to)); err != nil {
 		return nil, err
 	}
 	if err := checkAddress(op, to); err != nil {
@@ -60,11 +60,11 @@ func (t *Transport) Request(ctx context.Context, to transport.Address, m *transp
 		return nil, err
 	}
 	msg.ReplyTo, msg.CorrelationId = replyQueue, id
-	if err := t.checkPublishing(op, to.String(), &msg); err != nil {
+	if err := t.checkPublishing(op, where(to), &msg); err != nil {
 		return nil, err
 	}
 	reply, asked, err := t.requester.ask(ctx, to, id, msg)
-	return reply, seamError(op, to.String(), err, asked)
+	return reply, seamError(op, where(to), err, asked)
 }
 
 // ask publishes the question and waits for the answer; asked tells whether

@@ -54,7 +54,7 @@ func (r *routes) reset() {
 func (p *publisher) alone(ctx context.Context, to transport.Address, msg *amqp.Publishing) (done bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.t.set.confirm, errTimeout)
 	defer cancel()
-	address := to.String()
+	address := where(to)
 	select {
 	case p.routes.turn <- struct{}{}:
 		defer func() { <-p.routes.turn }()
