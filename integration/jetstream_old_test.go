@@ -127,15 +127,18 @@ func TestJetStreamTwoReleasesOnAnOldServerDoNotFlap(t *testing.T) {
 func TestJetStreamOldServerCountsWhatIsReturned(t *testing.T) {
 	t.Parallel()
 	w := newOldWorld(t)
-	rx := w.started(w.source(), want(1))
+	rx := w.started(w.source(), want(0))
 	w.publish("orders.placed", 1)
-	if err := w.receive(rx).(transport.Returner).Return(w.ctx); err != nil {
-		t.Fatal(err)
-	}
+	d := w.receive(rx)
+	// With no pull beside the one message: a server of version 2.9 counts one too
+	// few when it finds a pull whose receiver is gone.
 	if err := rx.Close(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	d := w.receive(w.open(w.source(), want(1)))
+	if err := d.(transport.Returner).Return(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	d = w.receive(w.open(w.source(), want(0)))
 	if n := d.Deliveries(); n < 2 {
 		t.Fatalf("delivery %d, and the server can remember nothing", n)
 	}
