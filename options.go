@@ -33,6 +33,10 @@ type settings struct {
 	middleware  []Middleware
 	reply       bool
 	faults      []error
+
+	counts        transport.CountStore // see CountIn
+	brokerRetries int                  // see BrokerRetries
+	brokerSet     bool                 // by this place
 }
 
 type deadLetterChoice uint8
@@ -49,7 +53,7 @@ const (
 // place it is a contradiction, which the check finds.
 func (s *settings) applyAll(opts []Option) {
 	outer := *s
-	s.retrySet, s.ackSet = false, false
+	s.retrySet, s.ackSet, s.brokerSet = false, false, false
 	for _, o := range opts {
 		if o == nil {
 			s.required(false, "an option")
@@ -101,6 +105,7 @@ type Retry struct {
 
 func (r Retry) apply(s *settings) {
 	s.retrySet = true
+	s.retriesBy(0)
 	s.policy.Attempts, s.policy.Immediate, s.policy.Backoff = r.Attempts, r.Immediate, r.Backoff
 	s.policy.Jitter, s.policy.Within, s.policy.Rules = r.Jitter, r.Within, r.Rules
 }

@@ -117,6 +117,7 @@ func (b *Broker) Capabilities() transport.Capabilities {
 		Stores:      true,
 		DeadLetters: true,
 		Requests:    true,
+		Requeues:    true,
 	}
 }
 
@@ -192,7 +193,7 @@ func (b *Broker) Open(ctx context.Context, src transport.Source, want transport.
 	if want.Subscription != "" {
 		b.subs[want.Subscription] = q
 	}
-	r := &receiver{q: q, subscription: want.Subscription, window: want.Window()}
+	r := &receiver{q: q, subscription: want.Subscription, window: want.Window(), retries: want.BrokerRetries}
 	q.receivers[r] = struct{}{}
 	return r, nil
 }

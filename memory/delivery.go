@@ -84,6 +84,29 @@ func (d *delivery) Reject(ctx context.Context, reason string) error {
 	})
 }
 
+// Requeue implements transport.Requeuer: the message takes its old place, unless
+// the queue has handed it out again as often as the subscription's BrokerRetries
+// allow. Then it leaves the queue as a rejected one does, with the reason
+// "delivery limit".
+func (d *delivery) Requeue(ctx context.Context) error {
+	return d.settle(ctx, OpNack, func() {
+		if !d.spent() {
+			d.r.q.ready.add(d.e)
+		}
+	})
+}
+
+// spent takes the message away when it was handed out again as often as may be.
+// A lease that ends counts like a Requeue.
+func (d *delivery) spent() bool {
+	if d.r.retries == 0 || d.count <= d.r.retries {
+		return false
+	}
+	d.r.q.reject(Rejected{Message: clone(d.e.msg), Reason: "delivery limit", Deliveries: d.count, Time: time.Now()})
+	d.r.q.b.forget(1)
+	return true
+}
+
 // settle takes the message from its holder and then does what is to be done
 // with it. A failure leaves the delivery as it was.
 func (d *delivery) settle(ctx context.Context, op Op, do func()) error {

@@ -179,6 +179,9 @@ func (q *queue) expire(now time.Time) (events []transport.Event) {
 				events = append(events, event)
 			}
 			q.release(e)
+			if d.spent() {
+				continue
+			}
 		} else {
 			q.timed.remove(e)
 		}

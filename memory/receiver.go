@@ -13,6 +13,7 @@ type receiver struct {
 	q            *queue
 	subscription string
 	window       int
+	retries      int         // how often a message is handed out again at most; 0 is no bound
 	held         int         // deliveries handed out and not settled
 	unconfirmed  []*delivery // pipelined acks that wait for the connection
 	confirmed    []chan struct{}

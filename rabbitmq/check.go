@@ -160,6 +160,7 @@ func (s *source) contradictions(want transport.Want) []transport.Finding {
 			Fix:  "name it in DeadLetterExchange if it has one, set one with a policy (rabbitmqctl set_policy), or dead-letter to the store of holdfast",
 		})
 	}
+	found = append(found, s.bounds(want)...)
 	if s.cfg.Type == Quorum && s.cfg.Arguments[argOverflow] != nil && s.cfg.Arguments[argOverflow] != "reject-publish" {
 		found = append(found, transport.Finding{
 			Code: transport.CodeAtMostOnce, Level: transport.LevelError,
@@ -191,7 +192,7 @@ func (s *source) warnings(want transport.Want, v version) []transport.Finding {
 			fmt.Sprintf("the queue %s is a classic queue: it counts no deliveries and is not replicated; a message that was handed out before is copied to the end of the queue to count it", c.Name),
 			"use a quorum queue")
 	}
-	if c.Type == Quorum && c.DeliveryLimit < fewDeliveries {
+	if c.Type == Quorum && c.DeliveryLimit < fewDeliveries && want.BrokerRetries == 0 {
 		warn(transport.CodeDeliveryLimit,
 			fmt.Sprintf("the delivery limit of %d may be reached by restarts and crashes alone, and the message is then dead-lettered by the broker", c.DeliveryLimit),
 			fmt.Sprintf("raise DeliveryLimit, or leave it at its default of %d", defaultDeliveryLimit))
@@ -208,5 +209,5 @@ func (s *source) warnings(want transport.Want, v version) []transport.Finding {
 			fmt.Sprintf("the server is RabbitMQ %v: before 3.10 quorum queues have no time to live, and the retry queues cannot be declared", v),
 			"use RabbitMQ 3.10 or later")
 	}
-	return found
+	return append(found, s.counted(want)...)
 }

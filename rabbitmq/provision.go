@@ -76,7 +76,10 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 		if err := a.provideAll(s, want, &report); err != nil {
 			return err
 		}
-		return a.bindings(s)
+		if err := a.bindings(s); err != nil {
+			return err
+		}
+		return a.probeDLX(s, want, &report)
 	})
 	if err != nil {
 		return report, err

@@ -156,6 +156,7 @@ func (t *Transport) Capabilities() transport.Capabilities {
 		Durable:     true,
 		DeadLetters: true,
 		Requests:    true,
+		Requeues:    true,
 	}
 }
 

@@ -15,11 +15,12 @@ const (
 	Drop                     // settle, counted and logged: the message is not kept
 	Reject                   // settle by the broker's own terminal
 	Handle                   // run the handler (Admit only)
+	Requeue                  // give back at once, counted and bounded by the broker
 )
 
 // String returns the action's name.
 func (a Action) String() string {
-	names := [...]string{"ack", "retry now", "retry later", "return", "dead letter", "discard", "reject", "handle"}
+	names := [...]string{"ack", "retry now", "retry later", "return", "dead letter", "discard", "reject", "handle", "requeue"}
 	if int(a) < len(names) {
 		return names[a]
 	}
@@ -82,14 +83,39 @@ type Arrival struct {
 // stands here. It allows for as many deliveries as the policy has attempts, and
 // CrashLimit more.
 func (p Policy) Admit(a Arrival) Verdict {
+	guarded := p.Ack != AckFirst && !p.BrokerRetries && !p.Counted
 	switch {
-	case p.Ack != AckFirst && p.crashed(a.Deliveries-a.Retries):
+	case guarded && p.crashed(a.Deliveries-a.Retries):
 		return p.bury(CrashLoop, "")
 	case p.MaxAge > 0 && a.Age > p.MaxAge:
 		return p.bury(Expired, "")
 	default:
-		return Verdict{Action: Handle, Alone: p.Ack != AckFirst && p.suspect(a.Deliveries-a.Retries)}
+		return Verdict{Action: Handle, Alone: guarded && p.suspect(a.Deliveries-a.Retries)}
 	}
+}
+
+// AdmitAttempt decides whether an attempt may start where attempts are counted
+// before they start. made is how many are counted without this one, and failed
+// how many of those are known to have returned.
+//
+// Beyond the attempts of the policy, the last one ended without an outcome. The
+// last one is made alone if no earlier one is known to have returned: whatever
+// was handled beside a message that ends the process has been counted with it.
+func (p Policy) AdmitAttempt(made, failed int) Verdict {
+	limit := p.mostAttempts()
+	if made >= limit {
+		return p.bury(CrashLoop, "")
+	}
+	return Verdict{Action: Handle, Alone: made > 0 && made == limit-1 && failed == 0}
+}
+
+// mostAttempts is the largest number of attempts that an error may get.
+func (p Policy) mostAttempts() int {
+	most := p.attempts()
+	for _, r := range p.Rules {
+		most = max(most, r.Attempts)
+	}
+	return most
 }
 
 // suspect reports whether more deliveries than the policy causes have ended
@@ -165,6 +191,9 @@ func (p Policy) Decide(f Failure) Verdict {
 // retry decides for a transient failure. A policy without delayed retries
 // never gives one, whatever the handler asks for: its broker may have none.
 func (p Policy) retry(f Failure, rule Rule, class Class, after time.Duration) Verdict {
+	if p.BrokerRetries {
+		return Verdict{Action: Requeue, Class: class}
+	}
 	limit := p.attempts()
 	if rule.Attempts > 0 {
 		limit = rule.Attempts

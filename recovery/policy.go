@@ -67,6 +67,13 @@ type Policy struct {
 	CrashLimit int
 	// Rules treat classes of errors apart; the first that matches counts.
 	Rules []Rule
+	// BrokerRetries: a transient failure is given back to the broker, which
+	// counts and bounds its redeliveries and takes the message away in the end.
+	// There are no retries besides, and the crash limit is the broker's too.
+	BrokerRetries bool
+	// Counted: attempts are counted before they start, outside of the broker, so
+	// that Attempts bounds those without an outcome as well. See AdmitAttempt.
+	Counted bool
 	// DeadLetters: there is a place for dead letters. Without one a message
 	// that fails for good is discarded, counted and logged.
 	DeadLetters bool
@@ -112,8 +119,14 @@ func (p Policy) Validate() error {
 	if n := p.attempts(); n > 0 && p.Immediate >= n {
 		bad("immediate %d leaves no room in %d attempts: the first attempt counts too", p.Immediate, n)
 	}
-	if !p.retries() && p.attempts() != 1 {
+	if !p.retries() && !p.BrokerRetries && p.attempts() != 1 {
 		bad("%s never retries: leave attempts and within out", p.Ack)
+	}
+	if p.BrokerRetries && (p.Ack != RetryOnError || p.attempts() != 1 || p.Counted) {
+		bad("retries by the broker leave no room for others: leave attempts, within, the counting and the ack policy out")
+	}
+	if p.Counted && (p.Ack != RetryOnError || p.Attempts < 1) {
+		bad("attempts are counted for a policy that retries and bounds their number: set attempts, and keep the ack policy %v", RetryOnError)
 	}
 	if p.delayed(p.attempts()) && p.Backoff.IsZero() {
 		bad("attempts after the immediate ones need a backoff")
@@ -193,8 +206,8 @@ func (p Policy) validate(r Rule) error {
 	return nil
 }
 
-// retries reports whether a failure may be tried again at all.
-func (p Policy) retries() bool { return p.Ack == RetryOnError || p.Ack == Manual }
+// retries reports whether the policy itself may try a failure again.
+func (p Policy) retries() bool { return !p.BrokerRetries && (p.Ack == RetryOnError || p.Ack == Manual) }
 
 // limit is how many attempts an error gets that the rule is for; 0 means that
 // only Within bounds.
@@ -224,10 +237,7 @@ func (p Policy) attempts() int {
 // rounds is how many deliveries the policy itself may cause. A policy that only
 // time bounds causes as many as its shortest delays fit in.
 func (p Policy) rounds() int {
-	most := p.attempts()
-	for _, r := range p.Rules {
-		most = max(most, r.Attempts)
-	}
+	most := p.mostAttempts()
 	if p.attempts() > 0 {
 		return most
 	}

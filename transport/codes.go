@@ -14,6 +14,7 @@ const (
 	CodeNoPrefix       Code = "HF1007" // a group prefix on a source that has no addresses to put it before
 	CodeRejectDestroys Code = "HF1008" // rejecting would destroy the message
 	CodeServerTooOld   Code = "HF1009" // the connected server cannot do what was asked
+	CodeNoRequeue      Code = "HF1010" // retries by the broker asked of one that does not bound them
 )
 
 // Findings about a consumer.
@@ -69,6 +70,8 @@ const (
 	CodeInvalid       Code = "HF1501" // a setting can never work
 	CodeDuplicateName Code = "HF1502" // two subscriptions have one name
 	CodeOrdered       Code = "HF1503" // the order asked for cannot be kept
+	CodeDerivedID     Code = "HF1504" // messages without an ID are counted under one made from their content
+	CodeCounterDown   Code = "HF1505" // the store that counts attempts does not answer
 )
 
 // Findings about a queue and what belongs to it.
@@ -85,4 +88,6 @@ const (
 	CodeDLXMissing      Code = "HF1610" // the dead-letter exchange is not there
 	CodeQueueLoses      Code = "HF1611" // an argument of the queue removes messages that wait
 	CodeAtMostOnce      Code = "HF1612" // dead-lettering at least once needs reject-publish
+	CodeBrokerRetries   Code = "HF1613" // the queue does not bound retries as the program asks for
+	CodeDLXNowhere      Code = "HF1614" // the dead-letter exchange routes nowhere
 )

@@ -55,6 +55,8 @@ type Capabilities struct {
 	DeadLetters bool
 	// Requests: the transport implements Requester and its deliveries Responder.
 	Requests bool
+	// Requeues: deliveries implement Requeuer, and the broker bounds them.
+	Requeues bool
 }
 
 // Source is a place to take messages from, made by its transport (a stream and
@@ -103,6 +105,13 @@ type Want struct {
 	// Ordered: messages of one key are kept in sequence; deliveries are held
 	// through their backoff.
 	Ordered bool
+	// BrokerRetries: failed messages are given back through Requeuer, and the
+	// broker itself hands one out again so often at most. Zero means that this
+	// is not asked for. Capabilities.Requeues says whether it can be.
+	BrokerRetries int
+	// Counted: attempts are counted elsewhere, under Message.ID. Where messages
+	// without an ID of their own may share one, the check says so.
+	Counted bool
 }
 
 // Window is how many messages a receiver may have taken and not yet settled.

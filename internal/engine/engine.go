@@ -51,6 +51,12 @@ type Config struct {
 	OrderBy func(*transport.Message) string
 	// Compensate runs after a failed handler of AckAlways, before the ack.
 	Compensate func(ctx context.Context, a Attempt, cause error) error
+	// Counts is where attempts are counted before they start; nil to go by what
+	// the broker counts. Policy.Counted is set with it.
+	Counts transport.CountStore
+	// CountExpiry is how long a count is kept after its last attempt. Required
+	// with Counts.
+	CountExpiry time.Duration
 	// DeadLetters is the store for dead letters; nil if there is none.
 	DeadLetters transport.DeadLetterStore
 	// Observe is called for every event; nil if nobody looks.
@@ -89,6 +95,7 @@ type Subscription struct {
 	grace     atomic.Int64
 	receiving atomic.Bool  // there is a receiver
 	hung      atomic.Int64 // workers left behind whose handlers have not returned
+	uncounted atomic.Bool  // the last count of an attempt failed
 
 	mu      sync.Mutex // guards what follows
 	state   observe.State
@@ -237,6 +244,7 @@ const (
 	noBurials                    // dead letters cannot be stored
 	noSlots                      // every handler hangs
 	noConnection                 // the connection is closed for good
+	noCounter                    // attempts cannot be counted
 )
 
 // block makes the subscription stuck until the obstacle is gone.
@@ -260,7 +268,7 @@ func (s *Subscription) unblock(o obstacle) {
 }
 
 func (s *Subscription) stuckReasonLocked() string {
-	for _, o := range [...]obstacle{noConnection, noFlow, noBurials, noSlots} {
+	for _, o := range [...]obstacle{noConnection, noFlow, noCounter, noBurials, noSlots} {
 		if reason, ok := s.stuck[o]; ok {
 			return reason
 		}

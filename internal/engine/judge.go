@@ -29,6 +29,9 @@ type judgement struct {
 	acked        bool // before the handler ran, see AckFirst
 	over         bool // the verdict was performed before, and only the ack is missing
 	compensating bool // what runs is the compensation
+
+	doubtful string // an attempt that may be counted and has not started
+	counted  string // the attempt that is counted, and not forgotten
 }
 
 // consider judges a delivery before its handler runs.
@@ -66,6 +69,7 @@ func (s *Subscription) known(d transport.Delivery) judgement {
 		c.condemned = true
 		return c
 	}
+	c.doubtful = known.doubtful
 	charged := max(n-known.returned, 1)
 	c.charged, c.retries = charged, known.retries
 	c.attempt, c.first = s.cfg.Policy.FirstAttempt(charged), known.first
@@ -94,7 +98,7 @@ func (s *Subscription) admit(c *judgement) {
 // does not answer leaves the count as it is, which over-counts.
 func (s *Subscription) recount(c *judgement) bool {
 	r, ok := c.delivery.(transport.Recounter)
-	if !ok || c.recounted {
+	if !ok || c.recounted || s.cfg.Counts != nil {
 		return false
 	}
 	c.recounted = true
@@ -173,4 +177,5 @@ const (
 	keep       recovery.Action = 100 + iota // leave unsettled: a manual handler settles later
 	nothing                                 // it is settled, or left to the broker
 	compensate                              // run the compensation, then ack
+	uncounted                               // give back, for the attempt could not be counted
 )

@@ -270,6 +270,7 @@ func (w *worker) runLanes(l *lanes) {
 		if ln == nil || !w.step(l, ln) {
 			return
 		}
+		w.pauseUncounted()
 	}
 }
 

@@ -25,6 +25,7 @@ type note struct {
 	over     bool // verdict was performed, only the ack is missing
 	verdict  recovery.Verdict
 	grave    *grave // the verdict of death that could not be performed yet
+	doubtful string // an attempt that may or may not be counted in Config.Counts
 }
 
 // next returns the number of the attempt that delivery number n starts with, if
@@ -89,6 +90,18 @@ func (l *ledger) change(position string, f func(*note)) {
 	}
 	f(e.Value.(*note))
 	l.size.Store(int64(l.order.Len()))
+}
+
+// sure notes that no attempt of the message is doubtful any more.
+func (l *ledger) sure(position string) {
+	if l.size.Load() == 0 || position == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e, ok := l.notes[position]; ok {
+		e.Value.(*note).doubtful = ""
+	}
 }
 
 // forget drops the note of a message that is done with.

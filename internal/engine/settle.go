@@ -46,6 +46,10 @@ func (w *worker) settle(c *judgement) {
 		w.discard(c)
 	case recovery.Reject:
 		w.reject(c)
+	case recovery.Requeue:
+		w.requeue(c)
+	case uncounted:
+		w.postpone(c)
 	case keep:
 		w.s.keep(c.manual)
 	}
@@ -72,7 +76,7 @@ func (w *worker) ack(c *judgement, count *atomic.Uint64) {
 		return
 	}
 	count.Add(1)
-	w.s.ledger.forget(c.message.Position)
+	w.s.forget(c)
 	w.s.settled(c)
 }
 
@@ -87,6 +91,7 @@ func (s *Subscription) unacked(c *judgement, err error) {
 // retryLater gives the message back with the delay of the verdict.
 func (w *worker) retryLater(c *judgement) {
 	w.s.remember(c)
+	w.s.outlive(c)
 	delay := c.verdict.Delay
 	w.mu.Lock()
 	ordered := w.lane != nil
@@ -149,6 +154,7 @@ func handBack(ctx context.Context, d transport.Delivery) error {
 
 // giveBack returns the message uncharged.
 func (w *worker) giveBack(c *judgement) {
+	w.s.uncount(c)
 	w.s.uncharge(c, returnsUncharged(c.delivery))
 	if err := w.s.persist(func(ctx context.Context) error { return handBack(ctx, c.delivery) }); err != nil {
 		w.s.settleFailed(c, err)
@@ -179,7 +185,7 @@ func (w *worker) reject(c *judgement) {
 	}
 	w.s.cfg.Logger.Warn("message rejected", w.s.story(c)...)
 	w.counts.rejected.Add(1)
-	w.s.ledger.forget(c.message.Position)
+	w.s.forget(c)
 	w.s.settled(c)
 }
 
@@ -211,7 +217,7 @@ func (w *worker) deadLetter(c *judgement) {
 		return
 	}
 	w.counts.dead.Add(1)
-	s.ledger.forget(c.message.Position)
+	s.forget(c)
 	s.settled(c)
 }
 

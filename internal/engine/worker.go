@@ -143,6 +143,7 @@ func (w *worker) runPlain() {
 		if d == nil || !w.handle(d) {
 			return
 		}
+		w.pauseUncounted()
 	}
 }
 
@@ -192,10 +193,16 @@ func (w *worker) attempts(c *judgement) bool {
 				c.verdict.Action = nothing
 				return true
 			}
+			if w.s.cfg.Counts != nil && !w.count(c) {
+				continue
+			}
 			mine = w.attempt(c)
 		case recovery.RetryNow:
 			w.counts.retried.Add(1)
 			c.attempt++
+			if w.s.cfg.Counts != nil && !w.count(c) {
+				continue
+			}
 			mine = w.attempt(c)
 		case compensate:
 			mine = w.compensate(c)
