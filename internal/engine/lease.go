@@ -9,10 +9,10 @@ import (
 	"github.com/holdfast-go/holdfast/transport"
 )
 
-// keepLeases extends the lease of everything in hand, three times in a lease,
-// and ends what has been in hand for too long. A lease is fresh when a receiver
-// hands a delivery out, so nobody needs a timer of his own. Another receiver may
-// have another lease, so the pace is found anew with each.
+// keepLeases extends the lease of everything in hand, three times in a lease. A
+// lease is fresh when a receiver hands a delivery out, so nobody needs a timer of
+// his own for that. Another receiver may have another lease, so the pace is found
+// anew with each.
 func (p *pool) keepLeases() {
 	pace := p.pace()
 	timer := time.NewTimer(pace)
@@ -32,9 +32,9 @@ func (p *pool) keepLeases() {
 		}
 		pace = p.pace()
 		for _, w := range p.s.allWorkers() {
-			w.keepLease(pace)
+			w.keepLease()
 		}
-		p.s.keepHeld(pace)
+		p.s.keepHeld()
 		p.s.forgetBurials()
 		if l := p.s.lanes; l != nil {
 			l.keepLeases()
@@ -51,28 +51,31 @@ func (p *pool) pace() time.Duration {
 	return p.lastPace
 }
 
-// keepLease extends the lease of the worker's delivery. A delivery that was in
-// hand for MaxLease is timed out, as by a timeout of its handler.
-func (w *worker) keepLease(pace time.Duration) {
+// keepLease extends the lease of the worker's delivery. No lock is held
+// meanwhile, so the worker may have another one in hand afterwards.
+func (w *worker) keepLease() {
 	w.mu.Lock()
-	d := w.delivery
-	if d == nil || w.lost.Load() {
+	d, turn, lost := w.delivery, w.turn, w.lost.Load()
+	w.mu.Unlock()
+	if d == nil || lost {
+		return
+	}
+	err := extend(d)
+	if err == nil {
+		return
+	}
+	w.mu.Lock()
+	if w.delivery == nil || w.turn != turn {
 		w.mu.Unlock()
 		return
 	}
-	w.ticks++
-	if err := extend(d); err != nil {
-		w.lost.Store(true)
-		ctx := w.ctx
-		w.mu.Unlock()
-		w.loseLease(d, ctx, err)
-		return
-	}
-	if w.ctx != nil && !w.timedOut && time.Duration(w.ticks)*pace > w.s.cfg.MaxLease {
-		w.timeOutLocked() // and its timer finds out if it hangs
-		return
+	w.lost.Store(true)
+	ctx := w.ctx
+	if ctx != nil {
+		w.leaveLocked() // and its timer finds out if it hangs
 	}
 	w.mu.Unlock()
+	w.loseLease(d, ctx, err)
 }
 
 // loseLease cancels an attempt whose message may be somebody else's now.

@@ -19,10 +19,13 @@ type Manual struct {
 	mu      sync.Mutex // guards what follows; not held during a settlement
 	settled bool
 	busy    bool
-	ticks   int
+
+	until time.Time // how long the lease is kept
 }
 
-func newManual(s *Subscription, c *judgement) *Manual { return &Manual{s: s, c: *c} }
+func newManual(s *Subscription, c *judgement, now time.Time) *Manual {
+	return &Manual{s: s, c: *c, until: now.Add(s.cfg.MaxLease)}
+}
 
 // isSettled reports whether the delivery was settled by hand. A nil Manual
 // never is.
@@ -108,12 +111,12 @@ func (s *Subscription) keep(m *Manual) {
 
 // keepHeld extends the leases of what is held. What was held for MaxLease is
 // let go: the broker hands it out again.
-func (s *Subscription) keepHeld(pace time.Duration) {
+func (s *Subscription) keepHeld() {
+	now := time.Now()
 	s.mu.Lock()
 	held := make([]*Manual, 0, len(s.held))
 	for m := range s.held {
-		m.ticks++
-		if time.Duration(m.ticks)*pace > s.cfg.MaxLease {
+		if now.After(m.until) {
 			delete(s.held, m)
 			continue
 		}

@@ -97,7 +97,7 @@ func (w *worker) retryLater(c *judgement) {
 	ordered := w.lane != nil
 	w.mu.Unlock()
 	if ordered { // the lane waits here, see lanes.park
-		w.parkFor = delay
+		w.parkFor = max(delay, 1)
 		w.counts.retried.Add(1)
 		return
 	}
@@ -241,7 +241,7 @@ func (t *compensation) Run(ctx context.Context) error { return t.s.cfg.Compensat
 func (w *worker) compensate(c *judgement) bool {
 	c.compensating = true
 	a := Attempt{Delivery: c.delivery, Number: c.attempt, Deliveries: c.deliveries}
-	err, mine := w.watch(c, &compensation{s: w.s, a: a, cause: c.err})
+	err, mine := w.watch(c, &compensation{s: w.s, a: a, cause: c.err}, time.Now())
 	if mine {
 		w.ended(c, err, 0)
 	}

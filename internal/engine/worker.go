@@ -31,12 +31,16 @@ type worker struct {
 	delivery  transport.Delivery
 	lane      *lane // of the delivery, if the subscription is ordered
 	ctx       *Context
-	c         *judgement // of the attempt that runs; whoever takes it over copies it
-	deadline  time.Time
+	c         *judgement    // of the attempt that runs; whoever takes it over copies it
+	turn      uint64        // counts deliveries, to tell one from the next
+	since     time.Time     // when the first attempt of this turn started
+	started   time.Time     // when the attempt did that runs
+	limit     time.Duration // how long it may take
+	deadline  time.Time     // when it times out or, if it is leaving, hangs
 	timedOut  bool
+	leaving   bool   // its context has ended before it returned
 	resume    func() // ends the time in which the worker is alone, if it is
 	abandoned bool
-	ticks     int // keeper ticks the delivery has been in hand
 }
 
 // estate is a delivery whose worker cannot settle it: its handler hangs, or
@@ -186,6 +190,9 @@ func (w *worker) handle(d transport.Delivery) bool {
 // left behind.
 func (w *worker) attempts(c *judgement) bool {
 	for {
+		if w.lost.Load() {
+			return true // whoever has the message now handles it
+		}
 		mine := true
 		switch c.verdict.Action {
 		case recovery.Handle:
@@ -219,15 +226,12 @@ func (w *worker) attempts(c *judgement) bool {
 // the worker was left behind.
 func (w *worker) attempt(c *judgement) bool {
 	s := w.s
+	started := time.Now()
 	if s.cfg.Policy.Ack == recovery.Manual && c.manual == nil {
-		c.manual = newManual(s, c)
+		c.manual = newManual(s, c, started)
 	}
 	task := s.cfg.NewTask(Attempt{Delivery: c.delivery, Number: c.attempt, Deliveries: c.deliveries, Manual: c.manual})
-	var started time.Time
-	if s.cfg.Observe != nil {
-		started = time.Now()
-	}
-	err, mine := w.watch(c, task)
+	err, mine := w.watch(c, task, started)
 	if !mine {
 		return false
 	}
@@ -236,18 +240,36 @@ func (w *worker) attempt(c *judgement) bool {
 		took = time.Since(started)
 	}
 	w.ended(c, err, took)
+	if c.verdict.Action == recovery.RetryNow && w.heldTooLong() {
+		s.notNow(c, 0)
+	}
 	return true
+}
+
+// heldTooLong reports whether the delivery was in hand for MaxLease.
+func (w *worker) heldTooLong() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.since) >= w.s.cfg.MaxLease
+}
+
+// notNow makes a retry that would follow at once one that comes later. A broker
+// that does not redeliver has no later.
+func (s *Subscription) notNow(c *judgement, delay time.Duration) {
+	if s.redelivers {
+		c.verdict = recovery.Verdict{Action: recovery.RetryLater, Delay: delay, Class: c.verdict.Class}
+	}
 }
 
 // watch runs a task under the eyes of the timer and of the keeper of leases.
 // mine is false when the delivery was taken over because the task hung.
-func (w *worker) watch(c *judgement, task Task) (err error, mine bool) {
+func (w *worker) watch(c *judgement, task Task, now time.Time) (err error, mine bool) {
 	ctx := task.Context()
-	w.begin(ctx, c)
+	limit := w.begin(ctx, c, now)
 	err = invoke(ctx, task)
 	timedOut, mine := w.end(ctx)
 	if err != nil && timedOut {
-		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: w.s.timeout()}, err: err}
+		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: limit}, err: err}
 	}
 	return err, mine
 }
@@ -261,10 +283,9 @@ func (w *worker) ended(c *judgement, err error, took time.Duration) {
 	}
 	w.counts.attempts.Add(1)
 	if s.cfg.Observe != nil {
-		s.observe(observe.Event{
-			Kind: observe.Attempted, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt,
-			Deliveries: c.deliveries, Duration: took, Err: err,
-		})
+		e := c.event(observe.Attempted, err)
+		e.Verdict, e.Duration = recovery.Verdict{}, took // it is judged next
+		s.observe(e)
 	}
 	s.judge(c, err)
 }
@@ -279,14 +300,6 @@ func invoke(ctx context.Context, t Task) (err error) {
 	return t.Run(ctx)
 }
 
-// timeout is how long an attempt may take.
-func (s *Subscription) timeout() time.Duration {
-	if s.cfg.Timeout > 0 {
-		return s.cfg.Timeout
-	}
-	return s.cfg.MaxLease
-}
-
 // hold shows the delivery to the keeper of leases.
 func (w *worker) hold(d transport.Delivery) {
 	w.mu.Lock()
@@ -295,10 +308,8 @@ func (w *worker) hold(d transport.Delivery) {
 }
 
 func (w *worker) holdLocked(d transport.Delivery) {
-	w.delivery, w.ticks = d, 0
-	if w.lost.Load() { // a load is cheaper than a store, and this is for every message
-		w.lost.Store(false)
-	}
+	w.delivery, w.since = d, time.Time{}
+	w.turn++
 }
 
 // release takes it away from the keeper. It reports whether the worker was alone
@@ -306,31 +317,41 @@ func (w *worker) holdLocked(d transport.Delivery) {
 func (w *worker) release() (alone bool) {
 	w.mu.Lock()
 	w.delivery = nil
+	if w.lost.Load() { // a load is cheaper than a store, and this is for every message
+		w.lost.Store(false)
+	}
 	alone = w.resume != nil
 	w.mu.Unlock()
 	return alone
 }
 
-// begin marks the start of an attempt.
-func (w *worker) begin(ctx *Context, c *judgement) {
-	var deadline time.Time
-	if t := w.s.cfg.Timeout; t > 0 {
-		deadline = time.Now().Add(t)
-	}
-	ctx.start(w.p.base, deadline)
+// begin marks the start of an attempt, and returns how long it may take.
+func (w *worker) begin(ctx *Context, c *judgement, now time.Time) (limit time.Duration) {
 	w.mu.Lock()
 	if w.delivery == nil {
 		w.holdLocked(c.delivery)
 	}
-	w.ctx, w.c, w.deadline, w.timedOut = ctx, c, deadline, false
-	late := w.lost.Load()
-	w.mu.Unlock()
-	if !deadline.IsZero() {
-		w.timer.Reset(w.s.cfg.Timeout)
+	if w.since.IsZero() || c.compensating { // which follows an attempt that may have taken all the time
+		w.since = now
 	}
+	limit = w.s.cfg.MaxLease - now.Sub(w.since)
+	if t := w.s.cfg.Timeout; t > 0 {
+		limit = min(limit, t)
+	}
+	ctx.start(w.p.base, now.Add(limit))
+	w.ctx, w.c, w.started, w.limit = ctx, c, now, limit
+	w.deadline, w.timedOut, w.leaving = now.Add(limit), false, false
+	late := w.lost.Load()
+	if late {
+		w.leaveLocked()
+	} else {
+		w.timer.Reset(limit)
+	}
+	w.mu.Unlock()
 	if late || w.s.stopping.Load() {
 		ctx.end(context.Canceled)
 	}
+	return limit
 }
 
 // end marks the end of an attempt. mine is false when the delivery was taken
@@ -340,9 +361,7 @@ func (w *worker) end(ctx *Context) (timedOut, mine bool) {
 	timedOut, mine = w.timedOut, !w.abandoned
 	w.ctx, w.c, w.deadline = nil, nil, time.Time{}
 	w.mu.Unlock()
-	if w.s.cfg.Timeout > 0 || timedOut {
-		w.timer.Stop()
-	}
+	w.timer.Stop()
 	ctx.end(context.Canceled)
 	return timedOut, mine
 }
@@ -373,20 +392,28 @@ func (w *worker) overdue() {
 		w.mu.Unlock()
 		return
 	}
-	if !w.timedOut {
+	if !w.leaving {
 		w.timeOutLocked()
 		return
 	}
 	w.abandonLocked()
 }
 
-// timeOutLocked ends the attempt's context and gives the handler a last grace
-// to return. It unlocks w.mu.
+// leaveLocked gives a handler whose context ends a last grace to return.
+func (w *worker) leaveLocked() {
+	if w.leaving {
+		return
+	}
+	w.leaving = true
+	w.deadline = time.Now().Add(hangGrace)
+	w.timer.Reset(hangGrace)
+}
+
+// timeOutLocked ends the attempt's context. It unlocks w.mu.
 func (w *worker) timeOutLocked() {
 	ctx := w.ctx
 	w.timedOut = true
-	w.deadline = time.Now().Add(hangGrace)
-	w.timer.Reset(hangGrace)
+	w.leaveLocked()
 	w.mu.Unlock()
 	ctx.end(context.DeadlineExceeded)
 }
@@ -404,12 +431,15 @@ func (w *worker) abandonLocked() {
 	}
 	w.abandoned = true
 	w.delivery, w.ctx, w.c = nil, nil, nil
+	err := &recovery.TimeoutError{After: w.limit, Hung: true}
+	if !w.timedOut { // its lease was lost before
+		err.After = time.Since(w.started).Round(time.Second)
+	}
 	w.mu.Unlock()
 
 	c := &e.c
-	err := &recovery.TimeoutError{After: s.timeout(), Hung: true}
 	s.cfg.Logger.Error("handler hangs and was left behind", "id", c.message.ID, "subject", c.message.Subject, "attempt", c.attempt, "hung", hung)
-	s.observe(observe.Event{Kind: observe.Abandoned, Subject: c.message.Subject, MessageID: c.message.ID, Attempt: c.attempt, Deliveries: c.deliveries, Err: err})
+	s.observe(c.event(observe.Abandoned, err))
 	if c.compensating {
 		s.judgeCompensation(c, err)
 	} else {
@@ -417,7 +447,7 @@ func (w *worker) abandonLocked() {
 		s.judge(c, err)
 	}
 	if c.verdict.Action == recovery.RetryNow { // not beside the one that hangs
-		c.verdict = recovery.Verdict{Action: recovery.RetryLater, Delay: hangGrace, Class: c.verdict.Class}
+		s.notNow(c, hangGrace)
 	}
 	if e.last {
 		s.block(noSlots, errHungLimit.Error())
