@@ -66,6 +66,9 @@ func New(cfg Config) *App {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Name != "" {
+		cfg.Logger = cfg.Logger.With("app", cfg.Name)
+	}
 	if cfg.Grace <= 0 {
 		cfg.Grace = 30 * time.Second
 	}
@@ -224,7 +227,7 @@ func (a *App) admit(ctx context.Context, subs, others []*Subscription) error {
 	}
 	for _, f := range findings {
 		if f.Level == transport.LevelWarning {
-			a.cfg.Logger.WarnContext(ctx, "contract", "code", string(f.Code), "subscription", f.Subscription, "fact", f.Fact, "fix", f.Fix)
+			a.cfg.Logger.WarnContext(ctx, "contract", "code", string(f.Code), "subscription", f.Subscription, "fact", f.Fact, "diff", f.Diff, "fix", f.Fix)
 		}
 	}
 	for _, s := range subs {

@@ -186,7 +186,8 @@ func NoDeadLetter() Option {
 }
 
 // Name names the subscription: letters, digits, '-' and '_'. The default is the
-// name its source has. The name is part of the address of its dead letters, so
+// name its source has: the durable consumer, the queue, the queue group. A source
+// that has none, such as a core NATS subject without a group, needs this option. The name is part of the address of its dead letters, so
 // it must not change while there are any.
 func Name(name string) Option { return optionFunc(func(s *settings) { s.name = name }) }
 

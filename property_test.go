@@ -70,6 +70,9 @@ func (s *scenario) retry() holdfast.Retry {
 	r.Backoff = []holdfast.Backoff{
 		holdfast.Constant(time.Second), holdfast.Exponential(50*time.Millisecond, 10*time.Second), holdfast.Delays(time.Millisecond, time.Minute),
 	}[s.r.IntN(3)]
+	if r.Attempts > 1 && r.Immediate == r.Attempts-1 { // delays would have no effect, and are refused
+		r.Backoff, r.Jitter = holdfast.Backoff{}, 0
+	}
 	if s.r.IntN(4) == 0 {
 		if r.Attempts != 1 { // a single attempt has no use for it, and is refused
 			r.Within = time.Duration(1+s.r.IntN(60)) * time.Second

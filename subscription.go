@@ -272,6 +272,7 @@ func (s *Subscription) denied(want transport.Want, have []Finding) []Finding {
 		{transport.CodeNoRequeue, want.BrokerRetries > 0 && !caps.Requeues, "bound how often it hands a message out again"},
 		{transport.CodeNoRedelivery, s.settings.policy.CrashLimit > 0 && !caps.Redelivers, "count deliveries for a crash limit"},
 		{transport.CodeNoDurable, s.settings.policy.MaxAge > 0 && !caps.Stores, "tell the age of a message for a max age"},
+		{transport.CodeNoRedelivery, s.settings.prefetchSet && !caps.Redelivers, "hold back what exceeds a prefetch"},
 	}
 	var found []Finding
 	for _, l := range lacks {

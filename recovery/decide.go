@@ -27,7 +27,8 @@ func (a Action) String() string {
 	return "unknown action"
 }
 
-// Reason says why a message became a dead letter. The set is closed.
+// Reason says why a message became a dead letter, or was dropped. The set is
+// closed.
 type Reason string
 
 // The reasons.
@@ -41,9 +42,10 @@ const (
 	Expired           Reason = "expired"            // older than MaxAge when received
 	CrashLoop         Reason = "crash-loop"         // its deliveries ended without an outcome too often
 	Rejected          Reason = "rejected"           // RejectOnError
+	Discarded         Reason = "discarded"          // dropped on request; never the reason of a dead letter
 )
 
-// Reasons returns all reasons in a stable order.
+// Reasons returns all reasons of dead letters in a stable order.
 func Reasons() []Reason {
 	return []Reason{
 		AttemptsExhausted, DeadlineExceeded, PermanentError, Undecodable, Invalid,
@@ -177,7 +179,7 @@ func (p Policy) Decide(f Failure) Verdict {
 	case p.Ack == AckFirst:
 		return Verdict{Action: Drop, Reason: reasonOf(class), Class: class}
 	case class == ClassDiscard:
-		return Verdict{Action: Drop, Reason: PermanentError, Class: class}
+		return Verdict{Action: Drop, Reason: Discarded, Class: class}
 	case final(class):
 		return p.bury(reasonOf(class), class)
 	case rule.Permanent:

@@ -134,6 +134,9 @@ func (p Policy) Validate() error {
 	if p.tooLate(p.Backoff.Delay(1)) && p.delayed(p.attempts()) {
 		bad("within %v is over before the first delayed retry, after %v", p.Within, p.Backoff.Delay(1))
 	}
+	if n := p.attempts(); n > 1 && !p.delayed(n) && !p.delaysByRule() && (!p.Backoff.IsZero() || p.Jitter > 0) {
+		bad("backoff and jitter have no effect: all %d retries follow at once", p.Immediate)
+	}
 	if p.attempts() == 1 && p.Within > 0 {
 		bad("within %v has no effect on a single attempt", p.Within)
 	}
@@ -204,6 +207,16 @@ func (p Policy) validate(r Rule) error {
 		return fmt.Errorf("waits longer than within %v", p.Within)
 	}
 	return nil
+}
+
+// delaysByRule reports whether a rule asks for a delayed retry.
+func (p Policy) delaysByRule() bool {
+	for _, r := range p.Rules {
+		if r.After > 0 || p.delayed(p.limit(r)) {
+			return true
+		}
+	}
+	return false
 }
 
 // retries reports whether the policy itself may try a failure again.
