@@ -134,7 +134,7 @@ func (p Policy) Validate() error {
 	if p.tooLate(p.Backoff.Delay(1)) && p.delayed(p.attempts()) {
 		bad("within %v is over before the first delayed retry, after %v", p.Within, p.Backoff.Delay(1))
 	}
-	if n := p.attempts(); n > 1 && !p.delayed(n) && !p.delaysByRule() && (!p.Backoff.IsZero() || p.Jitter > 0) {
+	if n := p.attempts(); n > 1 && p.Immediate < n && !p.delayed(n) && !p.delaysByRule() && (!p.Backoff.IsZero() || p.Jitter > 0) {
 		bad("backoff and jitter have no effect: all %d retries follow at once", p.Immediate)
 	}
 	if p.attempts() == 1 && p.Within > 0 {
