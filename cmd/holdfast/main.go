@@ -1,4 +1,4 @@
-// Holdfast runs message handlers in any language on NATS, with retries that end
+// Holdfast runs message handlers in any language on NATS and RabbitMQ, with retries that end
 // and dead letters that can be looked at, and looks after those dead letters.
 package main
 

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/natscore"
 	"github.com/holdfast-go/holdfast/observe"
+	"github.com/holdfast-go/holdfast/rabbitmq"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -126,6 +127,13 @@ func verdict(o outcome.Outcome) error {
 }
 
 func sourceOf(ctx context.Context, s config.Subscription, d *dialer) (holdfast.Source, error) {
+	if s.From.Queue != nil {
+		rmq, err := d.rabbitMQ(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return rmq.Queue(queueOf(s.From.Queue)), nil
+	}
 	if !s.From.JetStream() {
 		core, err := d.natsCore(ctx)
 		if err != nil {
@@ -141,6 +149,30 @@ func sourceOf(ctx context.Context, s config.Subscription, d *dialer) (holdfast.S
 		Stream: s.From.Stream, Subjects: s.From.Subjects, Durable: s.From.Durable,
 		Start: startOf(s.From.Start), Mode: modeOf(s.From.Mode),
 	}), nil
+}
+
+// queueOf says in the words of the transport what a file says of a queue.
+func queueOf(q *config.Queue) rabbitmq.QueueConfig {
+	cfg := rabbitmq.QueueConfig{
+		Name: q.Name, Type: rabbitmq.QueueType(q.Type), Declare: declareOf(q.Declare), Arguments: q.Arguments,
+		DeliveryLimit: q.DeliveryLimit, DeadLetterExchange: q.DeadLetterExchange, DeadLetterKey: q.DeadLetterKey,
+		SingleActiveConsumer: q.SingleActive, ConsumerPriority: q.Priority, Offset: q.Offset,
+	}
+	for _, b := range q.Bindings {
+		cfg.Bindings = append(cfg.Bindings, rabbitmq.Binding{Exchange: b.Exchange, Kind: b.Kind, Key: b.Key, Args: b.Args})
+	}
+	return cfg
+}
+
+func declareOf(mode string) rabbitmq.DeclareMode {
+	switch mode {
+	case "verify":
+		return rabbitmq.DeclareVerify
+	case "adopt":
+		return rabbitmq.DeclareAdopt
+	default:
+		return rabbitmq.DeclareEnsure
+	}
 }
 
 func startOf(s config.Start) jetstream.StartPolicy {
@@ -184,8 +216,11 @@ func options(s config.Subscription) []holdfast.Option {
 	if s.MaxAge > 0 {
 		opts = append(opts, holdfast.MaxAge(s.MaxAge))
 	}
-	if s.Retry != nil {
+	switch {
+	case s.Retry != nil:
 		opts = append(opts, retryOf(*s.Retry))
+	case s.From.Queue.Stream():
+		opts = append(opts, holdfast.Retry{Attempts: 1}) // a stream gives nothing back
 	}
 	switch {
 	case s.DeadLetter == nil:

@@ -67,7 +67,11 @@ warnings, 2 when it would refuse to start or the broker does not answer.`,
 }
 
 func (p *program) check(ctx context.Context, file string, offline bool) error {
-	c, err := config.Load(file, p.In, p.Env)
+	named, err := p.namedBroker()
+	if err != nil {
+		return err
+	}
+	c, err := config.Load(file, p.In, p.Env, named)
 	if err != nil {
 		return p.checkFailed(err)
 	}
@@ -85,7 +89,7 @@ func (p *program) check(ctx context.Context, file string, offline bool) error {
 		return p.checkFailed(err)
 	}
 	if !offline && err == nil {
-		asked, err := p.askBroker(ctx, c, made)
+		asked, err := p.askBroker(ctx, c, named, made)
 		if err != nil {
 			return p.checkFailed(err)
 		}
@@ -118,8 +122,8 @@ func fromFile(d config.Diagnostic, level transport.Level) finding {
 }
 
 // askBroker checks every contract.
-func (p *program) askBroker(ctx context.Context, c *config.Config, made []outcome.Handler) (found []transport.Finding, err error) {
-	url, stop, err := p.brokerToCheck(ctx, c)
+func (p *program) askBroker(ctx context.Context, c *config.Config, named config.Named, made []outcome.Handler) (found []transport.Finding, err error) {
+	url, stop, err := p.brokerToCheck(ctx, c, named)
 	if err != nil {
 		return nil, err
 	}
@@ -135,11 +139,10 @@ func (p *program) askBroker(ctx context.Context, c *config.Config, made []outcom
 
 // brokerToCheck is the broker run would use. The embedded server is the one that
 // runs, or one that is started on its data for the moment, on a port of its own.
-func (p *program) brokerToCheck(ctx context.Context, c *config.Config) (url string, stop func() error, err error) {
+func (p *program) brokerToCheck(ctx context.Context, c *config.Config, named config.Named) (url string, stop func() error, err error) {
 	none := func() error { return nil }
-	named, err := p.namedBroker()
-	if named != "" || err != nil {
-		return named, none, err
+	if named.URL != "" {
+		return named.URL, none, nil
 	}
 	if c.Broker != "" {
 		return c.Broker, none, nil
@@ -216,18 +219,18 @@ func (p *program) findings(w io.Writer, found []transport.Finding, st ui.Styles)
 	for _, f := range found {
 		where := ""
 		if f.Subscription != "" {
-			where = " " + st.Bold(f.Subscription) + ":"
+			where = " " + st.Bold(ui.Line(f.Subscription)) + ":"
 		}
 		level := string(f.Level)
 		if c := paint[f.Level]; c != nil {
 			level = c(level)
 		}
-		_, _ = fmt.Fprintf(w, "%s %s%s %s\n", st.Code(string(f.Code)), level, where, ui.Clean(f.Fact))
+		_, _ = fmt.Fprintf(w, "%s %s%s %s\n", st.Code(string(f.Code)), level, where, ui.Line(f.Fact))
 		for _, line := range f.Diff {
-			_, _ = fmt.Fprintf(w, "    %s\n", ui.Clean(line))
+			_, _ = fmt.Fprintf(w, "    %s\n", ui.Line(line))
 		}
 		if f.Fix != "" {
-			_, _ = fmt.Fprintf(w, "    %s %s\n", st.Faint("fix:"), ui.Clean(f.Fix))
+			_, _ = fmt.Fprintf(w, "    %s %s\n", st.Faint("fix:"), ui.Line(f.Fix))
 		}
 	}
 }

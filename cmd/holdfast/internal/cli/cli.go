@@ -25,6 +25,7 @@ type program struct {
 	*ui.UI
 	broker  string // --broker
 	data    string // --data of dlq: the directory of an embedded server that does not run
+	file    string // --file of dlq: the file that names the broker and its queues
 	verbose bool
 	reached bool // a command was found and its flags were understood
 
@@ -74,7 +75,7 @@ func Main(args []string, screen *ui.UI) int {
 func (p *program) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "holdfast",
-		Short: "Reliable message handling on NATS: handlers in any language, retries that end, dead letters you can look at",
+		Short: "Reliable message handling on NATS and RabbitMQ: handlers in any language, retries that end, dead letters you can look at",
 		Example: `  holdfast demo                         see it work: no broker, no config
   holdfast run holdfast.yaml            run the handlers of a file
   holdfast dlq list                     what failed for good, and why
@@ -99,7 +100,7 @@ func (p *program) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpTemplate(helpTemplate)
 	f := root.PersistentFlags()
-	f.StringVar(&p.broker, "broker", "", "the NATS server; also HOLDFAST_BROKER (default: that of holdfast.yaml here, or "+defaultBroker+")")
+	f.StringVar(&p.broker, "broker", "", "the broker, nats:// or amqp://; also HOLDFAST_BROKER (default: that of holdfast.yaml here, or "+defaultBroker+")")
 	f.StringVar(&p.Color, "color", "auto", "colours: auto, always or never")
 	f.BoolVarP(&p.Quiet, "quiet", "q", false, "say nothing but data and errors")
 	f.BoolVarP(&p.verbose, "verbose", "v", false, "say more")

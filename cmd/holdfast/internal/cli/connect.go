@@ -3,20 +3,17 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/config"
-	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/embedded"
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
-	"github.com/holdfast-go/holdfast/deadletter"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/natscore"
+	"github.com/holdfast-go/holdfast/rabbitmq"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -30,27 +27,40 @@ const (
 	closeTimeout = 10 * time.Second
 )
 
-// namedBroker returns the broker that the flag or the environment names, or "".
-func (p *program) namedBroker() (string, error) {
-	url, from := p.broker, "--broker"
-	if url == "" {
-		url, _ = p.Env(envBroker)
-		from = envBroker
+// namedBroker returns the broker that the flag or the environment names, if any.
+func (p *program) namedBroker() (config.Named, error) {
+	n := config.Named{URL: p.broker, By: "--broker"}
+	if n.URL == "" {
+		n.URL, _ = p.Env(envBroker)
+		n.By = envBroker
 	}
-	if url != "" && !strings.Contains(url, "://") {
-		return "", ui.Usagef("%s %q: write nats://HOST:PORT", from, config.Redact(url))
+	if n.URL == "" {
+		return config.Named{}, nil
 	}
-	return url, nil
+	const form = "write nats://HOST:PORT or amqp://USER:PASSWORD@HOST:5672/VHOST"
+	switch config.FamilyOf(n.URL) {
+	case config.FamilyNone:
+		return config.Named{}, ui.Usagef("%s %q: %s", n.By, config.Redact(n.URL), form)
+	case config.FamilyMixed:
+		return config.Named{}, ui.Usagef("%s %q names NATS servers and RabbitMQ at once; name one broker", n.By, config.Redact(n.URL))
+	case config.FamilyRabbitMQ:
+		for part := range strings.SplitSeq(n.URL, ",") {
+			if config.FamilyOf(part) == config.FamilyNone {
+				return config.Named{}, ui.Usagef("%s %q: %s; every server of a cluster is written in full, and a comma in a password is %%2C", n.By, config.Redact(n.URL), form)
+			}
+		}
+	}
+	return n, nil
 }
 
 // anyBroker returns the broker for a command that has no file of its own: the
 // one that is named, that of holdfast.yaml in this directory, or the default.
 func (p *program) anyBroker() (string, error) {
-	url, err := p.namedBroker()
-	if url != "" || err != nil {
-		return url, err
+	named, err := p.namedBroker()
+	if named.URL != "" || err != nil {
+		return named.URL, err
 	}
-	c, err := config.Load(defaultFile, p.In, p.Env)
+	c, err := config.Load(defaultFile, p.In, p.Env, named)
 	if err != nil {
 		return defaultBroker, nil // a file that is missing or wrong is the business of run and check
 	}
@@ -83,6 +93,28 @@ type dialer struct {
 	stop func() error // ends the embedded server that url belongs to; may be nil
 	js   *jetstream.Transport
 	core *natscore.Transport
+	rmq  *rabbitmq.Transport
+}
+
+// rabbit tells whether the broker is RabbitMQ.
+func (d *dialer) rabbit() bool { return config.FamilyOf(d.url) == config.FamilyRabbitMQ }
+
+func (d *dialer) rabbitMQ(ctx context.Context) (*rabbitmq.Transport, error) {
+	if d.rmq != nil {
+		return d.rmq, nil
+	}
+	var opts []rabbitmq.Option
+	if d.wait {
+		opts = append(opts, rabbitmq.WaitForBroker())
+	}
+	ctx, cancel := d.bound(ctx)
+	defer cancel()
+	rmq, err := rabbitmq.Connect(ctx, d.url, opts...)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	d.rmq = rmq
+	return rmq, nil
 }
 
 func (d *dialer) jetStream(ctx context.Context) (*jetstream.Transport, error) {
@@ -141,47 +173,21 @@ func (d *dialer) close() error {
 	if d.core != nil {
 		errs = append(errs, d.core.Close(ctx))
 	}
+	if d.rmq != nil {
+		errs = append(errs, d.rmq.Close(ctx))
+	}
 	if d.stop != nil {
 		errs = append(errs, d.stop())
 	}
 	return errors.Join(errs...)
 }
 
-// deadLetters opens the dead letters of the broker, or those that an embedded
-// server left in a directory.
-func (p *program) deadLetters(ctx context.Context) (*deadletter.Store, *dialer, error) {
-	d, err := p.storeDialer(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	js, err := d.jetStream(ctx)
-	if err != nil {
-		return nil, nil, errors.Join(err, d.close())
-	}
-	return deadletter.Open(js.DeadLetters()), d, nil
-}
-
-func (p *program) storeDialer(ctx context.Context) (*dialer, error) {
-	if p.data == "" {
-		url, err := p.anyBroker()
-		return &dialer{url: url}, err
-	}
-	if _, err := os.Stat(p.data); err != nil {
-		return nil, ui.Usagef("--data: %w", err)
-	}
-	s, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", Data: p.data})
-	if errors.Is(err, embedded.ErrLocked) {
-		return nil, fmt.Errorf("%w: ask that one, with --broker", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &dialer{url: s.URL(), stop: func() error { return closeServer(s) }}, nil
-}
-
 // brokerError gives errors of a broker that went away their exit code.
 func brokerError(err error) error {
 	if errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrConnectionClosed) {
+		return unreachable(err)
+	}
+	if te, ok := errors.AsType[*transport.Error](err); ok && te.Op == "connect" {
 		return unreachable(err)
 	}
 	if errors.Is(err, transport.ErrNotFound) {
@@ -193,7 +199,7 @@ func brokerError(err error) error {
 // firstLine is what fits on one line of a title.
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
-	return ui.Clean(s)
+	return ui.Line(s)
 }
 
 func plural(n int, word string) string { return ui.Count(n, word) }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -125,8 +127,10 @@ func (p *program) dlqCommand() *cobra.Command {
 		Example: `  holdfast dlq list
   holdfast dlq group                     the causes, largest first
   holdfast dlq show 4f2a                 one of them, with its body and its story
-  holdfast dlq redrive --group 7c1e      send a whole group back to the subscription that failed`,
+  holdfast dlq redrive --group 7c1e      send a whole group back to the subscription that failed
+  holdfast dlq list --file orders.yaml   on RabbitMQ, where a broker does not list its queues`,
 	})
+	cmd.PersistentFlags().StringVar(&p.file, "file", "", "the file that names the broker and, on RabbitMQ, the queues (default: holdfast.yaml here)")
 	cmd.PersistentFlags().StringVar(&p.data, "data", "", "read the data directory of an embedded server that does not run, in place of a broker")
 	cmd.AddCommand(p.dlqList(), p.dlqShow(), p.dlqGroup(), p.dlqRedrive(), p.dlqDiscard())
 	return cmd
@@ -154,7 +158,7 @@ func (p *program) dlqList() *cobra.Command {
 }
 
 func (p *program) listLetters(ctx context.Context, q deadletter.Query) (err error) {
-	store, d, err := p.deadLetters(ctx)
+	store, d, err := p.deadLetters(ctx, q.Subscription)
 	if err != nil {
 		return err
 	}
@@ -236,23 +240,25 @@ func shownOf(l deadletter.Letter) shown {
 
 func (p *program) dlqShow() *cobra.Command {
 	var bodyOnly bool
+	var subscription string
 	cmd := &cobra.Command{
 		Use: "show ID", Short: "Show one dead letter with its body and its story",
 		Example: `  holdfast dlq show 4f2a
   holdfast dlq show 4f2a --body > body.json      the bytes as they were`,
 		Args: args(1, 1, "one dead ID, or the beginning of one"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.showLetter(cmd.Context(), args[0], bodyOnly)
+			return p.showLetter(cmd.Context(), args[0], subscription, bodyOnly)
 		},
 		ValidArgsFunction: p.completeLetters,
 	}
+	cmd.Flags().StringVarP(&subscription, "subscription", "s", "", "look for it in this subscription only")
 	cmd.Flags().BoolVar(&bodyOnly, "body", false, "write the body alone, byte for byte")
 	p.outputFlag(cmd)
 	return cmd
 }
 
-func (p *program) showLetter(ctx context.Context, id string, bodyOnly bool) (err error) {
-	store, d, err := p.deadLetters(ctx)
+func (p *program) showLetter(ctx context.Context, id, subscription string, bodyOnly bool) (err error) {
+	store, d, err := p.deadLetters(ctx, subscription)
 	if err != nil {
 		return err
 	}
@@ -273,7 +279,16 @@ func (p *program) writeLetter(w io.Writer, s shown) error {
 	st := p.Styles(true)
 	row := func(name, value string) {
 		if value != "" && value != "0" {
-			_, _ = fmt.Fprintf(w, "%s %s\n", st.Faint(fmt.Sprintf("%-13s", name)), ui.Clean(value))
+			_, _ = fmt.Fprintf(w, "%s %s\n", st.Faint(fmt.Sprintf("%-13s", name)), ui.Line(value))
+		}
+	}
+	// Errors have lines; indented, none of them looks like a row of ours.
+	lines := func(name, value string) {
+		for i, line := range strings.Split(strings.TrimSpace(value), "\n") {
+			if i > 0 && line != "" {
+				name = ""
+			}
+			row(name, line)
 		}
 	}
 	at := func(t time.Time) string {
@@ -289,7 +304,7 @@ func (p *program) writeLetter(w io.Writer, s shown) error {
 	row("subject", s.Subject)
 	row("position", s.Position)
 	row("reason", s.Reason)
-	row("error", s.Error)
+	lines("error", s.Error)
 	row("group", s.Group)
 	row("attempts", strconv.Itoa(s.Attempts))
 	row("deliveries", strconv.Itoa(s.Deliveries))
@@ -298,15 +313,15 @@ func (p *program) writeLetter(w io.Writer, s shown) error {
 	row("failed", at(s.Time))
 	row("host", s.Host)
 	row("cut to fit", strings.Join(s.Truncated, ", "))
-	for name, values := range s.Header {
-		for _, v := range values {
+	for _, name := range slices.Sorted(maps.Keys(s.Header)) {
+		for _, v := range s.Header[name] {
 			row("header", name+": "+v)
 		}
 	}
 	if s.Stack != "" {
 		_, _ = fmt.Fprintf(w, "\n%s\n%s\n", st.Faint("stack"), ui.Clean(s.Stack))
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n%s\n", st.Faint(fmt.Sprintf("body, %s, %s", plural(s.Bytes, "byte"), orUnknown(s.ContentType))), readable(s))
+	_, err := fmt.Fprintf(w, "\n%s\n%s\n", st.Faint(fmt.Sprintf("body, %s, %s", plural(s.Bytes, "byte"), orUnknown(ui.Line(s.ContentType)))), readable(s))
 	return err
 }
 

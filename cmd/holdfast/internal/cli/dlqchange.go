@@ -85,7 +85,7 @@ func (p *program) change(ctx context.Context, op deadletter.Op, ids []string, f 
 		return ui.Usagef("%s what? Name dead IDs, select with --group, --subscription, --reason or --since, or write --all", op)
 	}
 	q.All = f.all
-	store, d, err := p.deadLetters(ctx)
+	store, d, err := p.deadLetters(ctx, q.Subscription)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (p *program) plan(ctx context.Context, store *deadletter.Store, op deadlett
 	sort.Strings(to)
 	now := time.Now()
 	verb := map[deadletter.Op]string{deadletter.OpRedrive: "send back to", deadletter.OpDiscard: "remove for ever from"}[op]
-	p.Sayf("plan: %s %s: %s, %s, %s; oldest %s, newest %s", verb, strings.Join(to, ", "),
+	p.Sayf("plan: %s %s: %s, %s, %s; oldest %s, newest %s", verb, ui.Line(strings.Join(to, ", ")),
 		plural(n, "dead letter"), plural(len(groups), "group"), plural(size, "byte"), ui.Ago(oldest, now), ui.Ago(newest, now))
 	return n, nil
 }

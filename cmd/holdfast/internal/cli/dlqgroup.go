@@ -51,7 +51,7 @@ func (p *program) dlqGroup() *cobra.Command {
 }
 
 func (p *program) listGroups(ctx context.Context, q deadletter.Query) (err error) {
-	store, d, err := p.deadLetters(ctx)
+	store, d, err := p.deadLetters(ctx, q.Subscription)
 	if err != nil {
 		return err
 	}
@@ -78,11 +78,20 @@ func (p *program) listGroups(ctx context.Context, q deadletter.Query) (err error
 	)
 }
 
+// asked is the subscription that a command line names so far.
+func asked(cmd *cobra.Command) string {
+	f := cmd.Flags().Lookup("subscription")
+	if f == nil {
+		return ""
+	}
+	return f.Value.String()
+}
+
 // completeLetters offers dead IDs with their errors.
 func (p *program) completeLetters(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 	defer cancel()
-	store, d, err := p.deadLetters(ctx)
+	store, d, err := p.deadLetters(ctx, asked(cmd))
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -93,7 +102,7 @@ func (p *program) completeLetters(cmd *cobra.Command, _ []string, prefix string)
 			break
 		}
 		if strings.HasPrefix(l.ID, prefix) {
-			out = append(out, fmt.Sprintf("%s\t%s: %s", l.ID, l.Subscription, firstLine(l.Error)))
+			out = append(out, fmt.Sprintf("%s\t%s: %s", ui.Line(l.ID), ui.Line(l.Subscription), firstLine(l.Error)))
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
@@ -104,7 +113,7 @@ func (p *program) completeGroups(field func(deadletter.Group) string) cobra.Comp
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 		defer cancel()
-		store, d, err := p.deadLetters(ctx)
+		store, d, err := p.deadLetters(ctx, asked(cmd))
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -123,7 +132,7 @@ func (p *program) completeGroups(field func(deadletter.Group) string) cobra.Comp
 		}
 		var out []string
 		for _, name := range order {
-			out = append(out, fmt.Sprintf("%s\t%s, %s", name, plural(counts[name], "dead letter"), about[name]))
+			out = append(out, fmt.Sprintf("%s\t%s, %s", ui.Line(name), plural(counts[name], "dead letter"), about[name]))
 		}
 		return out, cobra.ShellCompDirectiveNoFileComp
 	}

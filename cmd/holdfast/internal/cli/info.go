@@ -119,7 +119,7 @@ func buildVersion() string { return buildOf().Version }
 func buildOf() buildInfo {
 	b := buildInfo{
 		Version: "dev", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Modules: map[string]string{}, Brokers: []string{"jetstream", "natscore"},
+		Modules: map[string]string{}, Brokers: []string{"jetstream", "natscore", "rabbitmq"},
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -137,7 +137,7 @@ func buildOf() buildInfo {
 		}
 	}
 	for _, m := range info.Deps {
-		if slices.Contains([]string{"github.com/nats-io/nats.go", "github.com/nats-io/nats-server/v2", "github.com/holdfast-go/holdfast"}, m.Path) {
+		if slices.Contains([]string{"github.com/nats-io/nats.go", "github.com/nats-io/nats-server/v2", "github.com/rabbitmq/amqp091-go", "github.com/holdfast-go/holdfast"}, m.Path) {
 			b.Modules[m.Path] = m.Version
 		}
 	}

@@ -2,9 +2,10 @@ package cli
 
 import (
 	"log/slog"
-	"strings"
 
 	"github.com/lmittmann/tint"
+
+	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
 )
 
 // logger writes to stderr: lines for people at a terminal, JSON for machines.
@@ -24,19 +25,17 @@ func (p *program) logger(format string) *slog.Logger {
 	}))
 }
 
-// cleanAttr leaves out what says nothing, and keeps control characters of
-// messages off the terminal.
+// cleanAttr leaves out what says nothing, and escapes control characters of
+// messages.
 func cleanAttr(_ []string, a slog.Attr) slog.Attr {
-	if a.Value.Kind() == slog.KindString {
-		if a.Value.String() == "" {
+	switch v := a.Value.Any().(type) {
+	case string:
+		if v == "" {
 			return slog.Attr{}
 		}
-		a.Value = slog.StringValue(strings.Map(func(r rune) rune {
-			if r < ' ' && r != '\n' && r != '\t' || r == 0x7f {
-				return -1
-			}
-			return r
-		}, a.Value.String()))
+		a.Value = slog.StringValue(ui.Clean(v))
+	case error:
+		a.Value = slog.StringValue(ui.Clean(v.Error()))
 	}
 	return a
 }

@@ -17,16 +17,18 @@ import (
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
 	"github.com/holdfast-go/holdfast/observe"
+	"github.com/holdfast-go/holdfast/rabbitmq"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
-// maxBody bounds what is read from stdin or a file; no NATS server takes more.
-const maxBody = 64 << 20
+// maxBody bounds what is read from stdin or a file; no broker takes more.
+const maxBody = 128 << 20
 
 // publishFlags are the flags of publish.
 type publishFlags struct {
 	id, key, contentType, file string
 	headers                    []string
+	exchange, queue            string
 	core                       bool
 	timeout                    time.Duration
 }
@@ -34,16 +36,22 @@ type publishFlags struct {
 func (p *program) publishCommand() *cobra.Command {
 	var f publishFlags
 	cmd := &cobra.Command{
-		Use:     "publish SUBJECT [BODY|-]",
+		Use:     "publish SUBJECT [BODY|-] | --exchange NAME KEY [BODY|-] | --queue NAME [BODY|-]",
 		Aliases: []string{"pub"},
 		Short:   "Publish one message and wait until it is stored",
 		Long: `Publishes one message to a JetStream stream and returns once the stream has
 confirmed it. A message that no stream takes is an error. With --core it is sent
-over core NATS to whoever listens now, and nobody confirms anything.`,
+over core NATS to whoever listens now, and nobody confirms anything.
+
+On RabbitMQ it goes to an exchange under a routing key, or to one queue, and the
+command returns once the broker has confirmed it. A message that no queue takes
+is an error, although the broker confirms that, too.`,
 		Example: `  holdfast publish orders.placed '{"id": 1}'
   holdfast publish orders.placed --id order-1 --header Tenant:acme - < order.json
-  holdfast publish orders.placed --core hello`,
-		Args: args(1, 2, "a subject and at most one body"),
+  holdfast publish orders.placed --core hello
+  holdfast publish --broker amqp://127.0.0.1 --exchange orders orders.placed '{"id": 1}'
+  holdfast publish --broker amqp://127.0.0.1 --queue orders '{"id": 1}'`,
+		Args: args(0, 2, "a subject or a routing key, and at most one body"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 			defer cancel()
@@ -52,11 +60,13 @@ over core NATS to whoever listens now, and nobody confirms anything.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.id, "id", "", "the message's ID; publishing it again under the same ID stores it once (default: a new one)")
+	fl.StringVar(&f.id, "id", "", "the message's ID; publishing it again under the same ID stores it once on JetStream (default: a new one)")
 	fl.StringVar(&f.key, "key", "", "the ordering key")
 	fl.StringArrayVarP(&f.headers, "header", "H", nil, "a header, NAME:VALUE; may be repeated")
 	fl.StringVar(&f.contentType, "content-type", "", "the media type (default: application/json for JSON, text/plain for text)")
 	fl.StringVarP(&f.file, "file", "f", "", "read the body from this file")
+	fl.StringVar(&f.exchange, "exchange", "", "the exchange on RabbitMQ")
+	fl.StringVar(&f.queue, "queue", "", "the queue on RabbitMQ, whatever is bound to it")
 	fl.BoolVar(&f.core, "core", false, "send over core NATS, unconfirmed")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "how long to try")
 	p.outputFlag(cmd)
@@ -65,15 +75,62 @@ over core NATS to whoever listens now, and nobody confirms anything.`,
 
 // published is what publish prints.
 type published struct {
-	Subject   string `json:"subject"`
+	Subject   string `json:"subject"` // the routing key on RabbitMQ
+	Exchange  string `json:"exchange,omitempty"`
+	Queue     string `json:"queue,omitempty"`
 	ID        string `json:"id"`
 	Bytes     int    `json:"bytes"`
 	Stream    string `json:"stream,omitempty"`
 	Confirmed bool   `json:"confirmed"`
 }
 
+// destination is where a message goes, as it was named.
+type destination struct {
+	rabbit bool
+	to     transport.Address
+	name   string   // in one word, for errors
+	rest   []string // the arguments behind it
+}
+
+// destinationOf reads the arguments of publish for the kind of the broker.
+func destinationOf(args []string, f publishFlags, rabbit bool) (destination, error) {
+	if !rabbit {
+		switch {
+		case f.exchange != "" || f.queue != "":
+			return destination{}, ui.Usagef("--exchange and --queue are for RabbitMQ, and the broker is a NATS server; write holdfast publish SUBJECT BODY, or --broker amqp://...")
+		case len(args) == 0:
+			return destination{}, ui.Usagef("holdfast publish takes a subject and at most one body; see holdfast publish --help")
+		}
+		return destination{to: transport.Address{Name: args[0]}, name: args[0], rest: args[1:]}, nil
+	}
+	switch {
+	case f.core:
+		return destination{}, ui.Usagef("--core is core NATS, and the broker is RabbitMQ; remove it")
+	case f.queue != "" && f.exchange != "":
+		return destination{}, ui.Usagef("--exchange and --queue are two places; give one of them")
+	case f.queue != "" && len(args) > 1:
+		return destination{}, ui.Usagef("--queue takes at most one body; a routing key belongs to --exchange")
+	case f.queue != "":
+		return destination{true, rabbitmq.QueueAddress(f.queue), f.queue, args}, nil
+	case f.exchange == "":
+		return destination{}, ui.Usagef("publish where? On RabbitMQ write holdfast publish --exchange NAME KEY BODY, or holdfast publish --queue NAME BODY")
+	case len(args) == 0:
+		return destination{}, ui.Usagef(`--exchange takes a routing key before the body; "" is the empty one`)
+	}
+	return destination{true, rabbitmq.Exchange(f.exchange, args[0]), f.exchange, args[1:]}, nil
+}
+
 func (p *program) publish(ctx context.Context, args []string, f publishFlags) (err error) {
-	body, err := p.body(args[1:], f.file)
+	url, err := p.anyBroker()
+	if err != nil {
+		return err
+	}
+	d := &dialer{url: url}
+	to, err := destinationOf(args, f, d.rabbit())
+	if err != nil {
+		return err
+	}
+	body, err := p.body(to.rest, f.file)
 	if err != nil {
 		return err
 	}
@@ -81,45 +138,73 @@ func (p *program) publish(ctx context.Context, args []string, f publishFlags) (e
 	if err != nil {
 		return err
 	}
-	url, err := p.anyBroker()
-	if err != nil {
-		return err
-	}
-	d := &dialer{url: url}
 	defer func() { err = errors.Join(err, d.close()) }()
-	got := published{Subject: args[0], ID: f.id, Bytes: len(body), Confirmed: !f.core}
+	got := published{Subject: to.to.Name, ID: f.id, Bytes: len(body), Confirmed: !f.core}
+	if to.rabbit {
+		got.Subject, got.Exchange, got.Queue = to.to.Key, f.exchange, f.queue
+	}
 	codec := rawCodec{f.contentType}
 	if codec.contentType == "" {
 		codec.contentType = guess(body)
 	}
-	var t transport.Transport
-	if f.core {
-		t, err = d.natsCore(ctx)
-	} else {
-		t, err = d.jetStream(ctx)
-	}
+	t, err := d.publisher(ctx, f.core)
 	if err != nil {
 		return err
 	}
-	pub := holdfast.NewPublisher[[]byte](t, transport.Address{Name: args[0]}, holdfast.PublishCodec(codec),
+	pub := holdfast.NewPublisher[[]byte](t, to.to, holdfast.PublishCodec(codec),
 		holdfast.PublishObserver(idOf{&got}))
-	if !f.core {
+	if d.js != nil {
 		// Asked before, because somebody who listens on core NATS keeps the
 		// broker from saying that no stream does.
 		if got.Stream, err = streamOf(ctx, d.js.JetStream(), args[0]); err != nil {
-			return publishError(err, args[0])
+			return publishError(err, to, f)
 		}
 	}
 	if err := pub.Publish(ctx, body, opts...); err != nil {
-		return publishError(err, args[0])
+		return publishError(err, to, f)
 	}
 	return p.tellPublished(got)
 }
 
-// publishError says what to do when no stream takes a subject.
-func publishError(err error, subject string) error {
-	if errors.Is(err, transport.ErrUnroutable) {
-		return fmt.Errorf("no stream takes %q, so nobody would keep the message: start the subscription that creates one, or send it with --core to whoever listens now", subject)
+// publisher opens the transport to publish with.
+func (d *dialer) publisher(ctx context.Context, core bool) (transport.Transport, error) {
+	switch {
+	case d.rabbit():
+		rmq, err := d.rabbitMQ(ctx)
+		return atOnce{rmq}, err
+	case core:
+		return d.natsCore(ctx)
+	default:
+		return d.jetStream(ctx)
+	}
+}
+
+// atOnce gives up at once on what no queue takes: a person at a terminal is told
+// rather than kept waiting for somebody to bind one.
+type atOnce struct{ transport.Transport }
+
+// Publish publishes once.
+func (t atOnce) Publish(ctx context.Context, to transport.Address, m *transport.Message) error {
+	err := t.Transport.Publish(ctx, to, m)
+	if te, ok := errors.AsType[*transport.Error](err); ok && errors.Is(err, transport.ErrUnroutable) {
+		te.Kind = transport.Permanent
+	}
+	return err
+}
+
+// publishError says what to do when nobody would keep a message, or when there is
+// no such exchange.
+func publishError(err error, to destination, f publishFlags) error {
+	unroutable, missing := errors.Is(err, transport.ErrUnroutable), errors.Is(err, transport.ErrNotFound)
+	switch {
+	case to.rabbit && f.exchange != "" && missing:
+		return ui.Exit(ui.ExitFailed, fmt.Errorf("there is no exchange %q: start the subscription that declares it, or correct its name; rabbitmqctl list_exchanges lists them", f.exchange))
+	case to.rabbit && f.exchange != "" && unroutable:
+		return fmt.Errorf("no queue is bound to the exchange %q for the key %q, so nobody would keep the message: start the subscription that binds one, or correct the key", f.exchange, to.to.Key)
+	case to.rabbit && unroutable:
+		return fmt.Errorf("there is no queue %q: start the subscription that declares it, or correct its name", f.queue)
+	case unroutable:
+		return fmt.Errorf("no stream takes %q, so nobody would keep the message: start the subscription that creates one, or send it with --core to whoever listens now", to.name)
 	}
 	return brokerError(err)
 }
@@ -133,7 +218,11 @@ func (p *program) tellPublished(m published) error {
 				how += " in stream " + m.Stream
 			}
 		}
-		_, err := fmt.Fprintf(w, "published %s  id %s  %s  %s\n", m.Subject, m.ID, plural(m.Bytes, "byte"), how)
+		to := m.Subject
+		if m.Exchange != "" {
+			to = m.Exchange + "/" + m.Subject
+		}
+		_, err := fmt.Fprintf(w, "published %s  id %s  %s  %s\n", ui.Line(to), ui.Line(m.ID), plural(m.Bytes, "byte"), ui.Line(how))
 		return err
 	})
 }

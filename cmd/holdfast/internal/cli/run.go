@@ -38,6 +38,7 @@ finished. A second signal ends the process at once; nothing is lost, messages in
 hand are delivered again.`,
 		Example: `  holdfast run
   holdfast run orders.yaml --broker nats://127.0.0.1:4222
+  holdfast run orders.yaml --broker amqp://guest:guest@127.0.0.1:5672/
   cat orders.yaml | holdfast run -`,
 		Args: args(0, 1, "at most one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -68,7 +69,11 @@ func (p *program) run(ctx context.Context, file string, f runFlags) (err error) 
 	if f.logFormat != "auto" && f.logFormat != "json" && f.logFormat != "text" {
 		return ui.Usagef("--log %q: write auto, json or text", f.logFormat)
 	}
-	c, err := config.Load(file, p.In, p.Env)
+	named, err := p.namedBroker()
+	if err != nil {
+		return err
+	}
+	c, err := config.Load(file, p.In, p.Env, named)
 	if err != nil {
 		return err
 	}
@@ -86,7 +91,7 @@ func (p *program) run(ctx context.Context, file string, f runFlags) (err error) 
 			p.whenForced(k.Kill)
 		}
 	}
-	url, stop, err := p.brokerFor(ctx, c, log, f.allowRemote)
+	url, stop, err := p.brokerFor(ctx, c, named, log, f.allowRemote)
 	if err != nil {
 		return err
 	}
@@ -125,14 +130,10 @@ func warnings(c *config.Config) []config.Diagnostic {
 
 // brokerFor returns the broker to use: the one that is named, or an embedded
 // server that is started now and stopped by stop.
-func (p *program) brokerFor(ctx context.Context, c *config.Config, log *slog.Logger, allowRemote bool) (url string, stop func() error, err error) {
+func (p *program) brokerFor(ctx context.Context, c *config.Config, named config.Named, log *slog.Logger, allowRemote bool) (url string, stop func() error, err error) {
 	none := func() error { return nil }
-	named, err := p.namedBroker()
-	if err != nil {
-		return "", nil, err
-	}
-	if named != "" {
-		return named, none, nil
+	if named.URL != "" {
+		return named.URL, none, nil
 	}
 	if c.Broker != "" {
 		return c.Broker, none, nil

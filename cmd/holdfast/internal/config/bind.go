@@ -33,12 +33,16 @@ func (w *walker) bind(v *value) *Config {
 	if c.Data == "" {
 		c.Data = defaultData
 	}
+	w.oneFamily(v.get("broker"))
 	seen := map[string]*value{}
 	if subs := v.get("subscriptions"); subs != nil {
 		for _, it := range subs.items {
 			c.Subscriptions = append(c.Subscriptions, w.subscription(it, seen))
 		}
-		w.sharedDurables(subs.items, c.Subscriptions)
+		w.shared(subs.items, c.Subscriptions)
+		for _, it := range subs.items {
+			w.fits(it, v)
+		}
 	}
 	c.Warnings = w.sorted(w.warnings)
 	return c
@@ -85,31 +89,46 @@ func (w *walker) subscription(v *value, seen map[string]*value) Subscription {
 	}
 	s.OrderBy = orderBy(v.get("order_by").str())
 	w.coreLimits(v)
+	w.streamLimits(v, s)
 	return s
 }
 
-// sharedDurables refuses subscriptions that name one durable consumer: each
+// shared refuses subscriptions that name one durable consumer or one queue: each
 // message would go to one of them at random.
-func (w *walker) sharedDurables(nodes []*value, subs []Subscription) {
-	first := map[[2]string]Subscription{}
+func (w *walker) shared(nodes []*value, subs []Subscription) {
+	first := map[string]Subscription{}
 	for i, s := range subs {
-		key := [2]string{s.From.Stream, s.From.Durable}
-		other, taken := first[key]
-		if !s.From.JetStream() || s.From.Durable == "" || !taken || other.Name == s.Name {
-			first[key] = s
+		what, kind, key := s.From.shares()
+		other, taken := first[what]
+		if what == "" || !taken || other.Name == s.Name {
+			first[what] = s
 			continue
 		}
 		node := nodes[i].node
 		if from := nodes[i].get("from"); from != nil {
 			node = from.node
-			if d := from.get("durable"); d != nil {
+			if d := from.get(key); d != nil {
 				node = d.node
 			}
 		}
 		w.sub = s.Name
-		w.fault(node, CodeSharedDurable, "give each subscription a durable of its own, or handle both kinds of message in one",
-			"subscriptions %q (line %d) and %q share the durable %q of stream %s: each message would go to one of them at random", other.Name, other.Line, s.Name, s.From.Durable, s.From.Stream)
+		w.fault(node, CodeSharedDurable, "give each subscription a "+kind+" of its own, or handle both kinds of message in one",
+			"subscriptions %q (line %d) and %q share the %s: each message would go to one of them at random", other.Name, other.Line, s.Name, what)
 		w.sub = ""
+	}
+}
+
+// shares names the object on the broker whose messages its users share, its kind,
+// and the key that names it; "" when every user has one of his own. A stream is
+// read by everybody in full.
+func (f From) shares() (what, kind, key string) {
+	switch {
+	case f.JetStream() && f.Durable != "":
+		return fmt.Sprintf("durable %q of stream %s", f.Durable, f.Stream), "durable", "durable"
+	case f.Queue != nil && !f.Queue.Stream():
+		return fmt.Sprintf("queue %q", f.Queue.Name), "queue", "queue"
+	default:
+		return "", "", ""
 	}
 }
 
@@ -150,22 +169,12 @@ func (w *walker) from(v *value, name string) From {
 		Stream: v.get("stream").str(), Subjects: v.get("subjects").strs(), Durable: v.get("durable").str(),
 		Mode: v.get("mode").str(), Subject: v.get("subject").str(), Group: v.get("group").str(),
 	}
-	js := first(v, "stream", "subjects", "durable", "start", "mode")
-	core := first(v, "subject", "group")
-	switch {
-	case js != nil && core != nil:
-		w.fault(core, CodeExclusive, "write {stream, subjects, durable, start, mode} or {subject, group}", "%q is core NATS and %q is JetStream; a source is one of them", core.Value, js.Value)
-	case js == nil && core == nil:
-		w.fault(v.node, CodeMissing, "write from: {stream: ORDERS, subjects: [\"orders.>\"], start: all} or from: {subject: orders.placed}", "from says neither a stream nor a subject")
-	case js != nil && !v.has("stream"):
-		w.fault(v.node, CodeMissing, "add \"stream\", for example stream: ORDERS", "from has %q but no \"stream\"", js.Value)
-	case core != nil && !v.has("subject"):
-		w.fault(v.node, CodeMissing, "add \"subject\", for example subject: orders.placed", "from has \"group\" but no \"subject\"")
-	}
+	w.oneSource(v)
 	for _, s := range append(items(v.fields["subjects"]), v.get("subject")) {
 		w.subject(s)
 	}
 	f.Start = w.start(v.get("start"))
+	f.Queue = w.queue(v)
 	if f.JetStream() && f.Durable == "" {
 		f.Durable = name
 	}

@@ -10,7 +10,6 @@ package config
 import (
 	"net/url"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -50,7 +49,8 @@ type Subscription struct {
 	OrderBy     OrderBy
 }
 
-// From is a JetStream source when Stream is set, a core NATS source otherwise.
+// From is a JetStream source when Stream is set, a RabbitMQ source when Queue is
+// set, and a core NATS source otherwise.
 type From struct {
 	Stream   string
 	Subjects []string
@@ -60,10 +60,37 @@ type From struct {
 
 	Subject string
 	Group   string
+
+	Queue *Queue
 }
 
-// JetStream tells which of the two sources it is.
+// JetStream tells whether it is a JetStream source.
 func (f From) JetStream() bool { return f.Stream != "" }
+
+// Queue is a source on RabbitMQ.
+type Queue struct {
+	Name     string
+	Type     string // "quorum", "classic" or "stream"; empty: as it is, or quorum
+	Declare  string // "ensure", "verify" or "adopt"
+	Bindings []Binding
+	// Arguments of the queue: text, int64, float64 and bool.
+	Arguments          map[string]any
+	DeliveryLimit      int // 0: not said
+	DeadLetterExchange string
+	DeadLetterKey      string
+	SingleActive       bool
+	Priority           int
+	Offset             any // string, int64 or time.Time; nil: not said
+}
+
+// Stream tells whether the queue is a log that is read and not emptied.
+func (q *Queue) Stream() bool { return q != nil && q.Type == "stream" }
+
+// Binding routes what is published to an exchange into a queue.
+type Binding struct {
+	Exchange, Kind, Key string
+	Args                map[string]any
+}
 
 // StartKind says where a new consumer starts.
 type StartKind string
@@ -130,28 +157,4 @@ func dirOf(path string) string {
 		return "."
 	}
 	return filepath.Dir(path)
-}
-
-// Redact removes the user and password from a broker URL or a comma-separated
-// list of them, for logs and errors.
-func Redact(broker string) string {
-	parts := strings.Split(broker, ",")
-	for i, p := range parts {
-		parts[i] = redactOne(p)
-	}
-	return strings.Join(parts, ",")
-}
-
-func redactOne(raw string) string {
-	scheme, rest, ok := strings.Cut(raw, "://")
-	if !ok {
-		scheme, rest = "", raw
-	}
-	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		rest = rest[at+1:]
-	}
-	if !ok {
-		return rest
-	}
-	return scheme + "://" + rest
 }

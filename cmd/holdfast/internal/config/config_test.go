@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestEveryErrorIsReportedAtItsPlaceWithAHint(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
-			_, err := config.Load(file, nil, env("SLOW", "hunter3", "TOKEN", "hunter4"))
+			_, err := config.Load(file, nil, env("SLOW", "hunter3", "TOKEN", "hunter4"), config.Named{})
 			es, ok := errors.AsType[*config.Errors](err)
 			if !ok {
 				t.Fatalf("Load = %v, want *Errors", err)
@@ -71,7 +72,7 @@ func compareGolden(t *testing.T, golden, got string) {
 
 func TestTheFileOfTheManualIsRead(t *testing.T) {
 	t.Parallel()
-	c, err := config.Load("testdata/good/manual.yaml", nil, env("ORDERS_SECRET", "whsec_c2VjcmV0c2VjcmV0c2VjcmV0"))
+	c, err := config.Load("testdata/good/manual.yaml", nil, env("ORDERS_SECRET", "whsec_c2VjcmV0c2VjcmV0c2VjcmV0"), config.Named{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,18 +105,81 @@ func TestTheFileOfTheManualIsRead(t *testing.T) {
 	}
 }
 
-func TestWhatIsAllowedAndLikelyNotMeantIsAWarning(t *testing.T) {
+func TestAFileForRabbitMQIsRead(t *testing.T) {
 	t.Parallel()
-	c, err := config.Load("testdata/good/warnings.yaml", nil, env())
+	c, err := config.Load("testdata/good/rabbitmq.yaml", nil, env(), config.Named{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	compareGolden(t, "testdata/good/warnings.golden", c.Warnings.Render(config.Paint{}))
+	want := &config.Queue{
+		Name: "orders", Type: "quorum", Declare: "ensure",
+		Bindings: []config.Binding{
+			{Exchange: "orders", Kind: "topic", Key: "orders.#"},
+			{Exchange: "by-tenant", Kind: "headers", Args: map[string]any{"x-match": "all", "tenant": "acme", "tier": int64(2), "gold": true, "ratio": 0.5}},
+		},
+		Arguments:     map[string]any{"x-max-length": int64(100000), "x-overflow": "reject-publish"},
+		DeliveryLimit: 200, Priority: -3, SingleActive: true, DeadLetterExchange: "graveyard", DeadLetterKey: "orders.dead",
+	}
+	if got := c.Subscriptions[0].From.Queue; !reflect.DeepEqual(got, want) {
+		t.Errorf("queue: %+v, want %+v", got, want)
+	}
+	if q := c.Subscriptions[1].From.Queue; q.Declare != "adopt" || q.Type != "" || q.Name != "legacy.orders" {
+		t.Errorf("adopted: %+v", q)
+	}
+	if at, ok := c.Subscriptions[2].From.Queue.Offset.(time.Time); !ok || at.Year() != 2026 {
+		t.Errorf("offset: %v", c.Subscriptions[2].From.Queue.Offset)
+	}
+	if n := c.Subscriptions[3].From.Queue.Offset; n != int64(512) {
+		t.Errorf("offset: %v", n)
+	}
+}
+
+func TestWhatIsAllowedAndLikelyNotMeantIsAWarning(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"warnings", "rabbitmq-warnings"} {
+		c, err := config.Load("testdata/good/"+name+".yaml", nil, env(), config.Named{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		compareGolden(t, "testdata/good/"+name+".golden", c.Warnings.Render(config.Paint{}))
+	}
+}
+
+// The broker that the command line names decides, whatever the file says.
+func TestASourceFitsTheBrokerThatIsUsed(t *testing.T) {
+	t.Parallel()
+	const queue, stream = "subscriptions: [{name: a, from: {queue: q}, handler: {log: {}}}]", "subscriptions: [{name: a, from: {stream: S}, handler: {log: {}}}]"
+	nats, rabbit := config.Named{URL: "nats://u:hunter2@h", By: "--broker"}, config.Named{URL: "amqps://u:hunter2@h", By: "HOLDFAST_BROKER"}
+	for _, tc := range []struct {
+		text  string
+		named config.Named
+		want  string // "" for no error
+	}{
+		{queue, rabbit, ""},
+		{queue, nats, "--broker names NATS"},
+		{queue, config.Named{}, "embedded NATS server"},
+		{stream, nats, ""},
+		{stream, config.Named{}, ""},
+		{stream, rabbit, "HOLDFAST_BROKER names RabbitMQ"},
+		{"broker: nats://h\n" + queue, rabbit, ""},
+		{"broker: amqp://h\n" + queue, nats, "--broker names NATS"},
+		{"broker: amqp://h\n" + queue, config.Named{}, ""},
+		{"broker: amqp://h\n" + stream, config.Named{}, "the broker of this file is RabbitMQ"},
+		{"broker: ${B}\n" + queue, config.Named{}, "the broker of this file is NATS"},
+	} {
+		_, err := config.Parse("f", []byte(tc.text), env("B", "nats://u:hunter2@h"), tc.named)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s with %q: %v, want %q", tc.text, tc.named.URL, err, tc.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("a password is shown: %v", err)
+		}
+	}
 }
 
 func TestAMissingFileIsOneClearError(t *testing.T) {
 	t.Parallel()
-	_, err := config.Load("testdata/none.yaml", nil, env())
+	_, err := config.Load("testdata/none.yaml", nil, env(), config.Named{})
 	es, ok := errors.AsType[*config.Errors](err)
 	if !ok || es.List[0].Code != config.CodeUnreadable || es.List[0].Line != 0 {
 		t.Fatalf("Load = %v", err)
@@ -126,7 +190,7 @@ func TestAMissingFileIsOneClearError(t *testing.T) {
 func TestAnyBytesGiveAConfigOrErrors(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"", "\x00", "\xff\xfe", "a", "- a", "{", "a: [", "? {a: b}\n: c", "&a [*a]", "subscriptions: &a [*a]", "subscriptions: [{<<: 5}]", "~", "subscriptions:\n- &x {<<: *x}", strings.Repeat("[", 20000)} {
-		c, err := config.Parse("f", []byte(s), env())
+		c, err := config.Parse("f", []byte(s), env(), config.Named{})
 		if es, ok := errors.AsType[*config.Errors](err); ok {
 			_ = es.Render(config.Paint{})
 			_ = es.Error()
@@ -150,7 +214,7 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		_, err := config.Parse("f", text, env("SLOW", "1s"))
+		_, err := config.Parse("f", text, env("SLOW", "1s"), config.Named{})
 		es, ok := errors.AsType[*config.Errors](err)
 		if !ok {
 			return
@@ -198,6 +262,9 @@ func TestTheSchemaAndTheReaderAgree(t *testing.T) {
 		t.Fatal(err)
 	}
 	const base = "subscriptions: [{name: a, from: {stream: S}, handler: {log: {}}%s}]\n"
+	rabbit := func(more string) string {
+		return "broker: 'amqp://h'\nsubscriptions: [{name: a, from: {queue: q, " + more + "}, handler: {log: {}}}]\n"
+	}
 	cases := []struct {
 		text string
 		ok   bool
@@ -233,6 +300,22 @@ func TestTheSchemaAndTheReaderAgree(t *testing.T) {
 		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {url: 'http://h/'}}}]\n", true},
 		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {url: 'ftp://h/'}}}]\n", false},
 		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {}}}]\n", false},
+		{rabbit("type: quorum, bindings: [{exchange: e, kind: topic, key: k}], declare: verify"), true},
+		{rabbit("bindings: [{exchange: e, kind: x-mine, args: {a: b, c: 1, d: true, e: 1.5}}]"), true},
+		{rabbit("bindings: [{exchange: e, args: {a: [b]}}]"), false},
+		{rabbit("bindings: [{kind: topic, key: k}]"), false},
+		{rabbit("bindings: [{exchange: e, kind: topik, key: k}]"), false},
+		{rabbit("bindings: [{exchange: e, key: 5}]"), false},
+		{rabbit("bindings: []"), false},
+		{rabbit("type: mirrored"), false},
+		{rabbit("declare: update"), false},
+		{rabbit("priority: -5, delivery_limit: 7, single_active_consumer: true"), true},
+		{rabbit("delivery_limit: 0"), false},
+		{rabbit("type: stream, offset: 1h"), true},
+		{rabbit("type: stream, offset: soon"), false},
+		{rabbit("arguments: {x-max-length: 5}, dead_letter_exchange: e, dead_letter_key: k"), true},
+		{rabbit("arguments: [x-max-length]"), false},
+		{rabbit("queues: x"), false},
 	}
 	for _, tc := range cases {
 		var v any
@@ -240,7 +323,7 @@ func TestTheSchemaAndTheReaderAgree(t *testing.T) {
 			t.Fatal(err)
 		}
 		bySchema := schema.Validate(v) == nil
-		_, err := config.Parse("f", []byte(tc.text), env("N", "3"))
+		_, err := config.Parse("f", []byte(tc.text), env("N", "3"), config.Named{})
 		if bySchema != tc.ok || (err == nil) != tc.ok {
 			t.Errorf("%swant %v; the schema says %v, the reader %v", tc.text, tc.ok, bySchema, err)
 		}
@@ -267,6 +350,12 @@ func TestABrokerIsShownWithoutItsPassword(t *testing.T) {
 		"nats://h:1":                  "nats://h:1",
 		"u:p@h":                       "h",
 		"nats://u:p@ss@h:1":           "nats://h:1",
+		"nats://u:p@h1:1,h2:2":        "nats://h1:1,h2:2",
+		"amqp://u:p/a,s?s@h/v":        "amqp://h/v",
+		"amqp://u:p a@h,amqps://u@h2": "amqp://h,amqps://h2",
+		"amqp://h/v?password=p,u:q@h": "amqp://h",
+		"amqps://h/v?certfile=a#b":    "amqps://h/v",
+		"u:p,q@h":                     "h",
 	} {
 		if got := config.Redact(in); got != want {
 			t.Errorf("Redact(%q) = %q, want %q", in, got, want)

@@ -24,9 +24,9 @@ const (
 	CodeContradicts   Code = "HF2009" // settings that contradict each other
 	CodeCommand       Code = "HF2010" // the command of an exec handler cannot be run
 	CodeNotLoopback   Code = "HF2011" // the embedded server would listen beyond this machine
-	CodeNoRedelivery  Code = "HF1001" // retry on core NATS
+	CodeNoRedelivery  Code = "HF1001" // retry on core NATS or a stream queue
 	CodeNoDeadLetter  Code = "HF1002" // dead letters on core NATS
-	CodeSharedDurable Code = "HF1110" // two subscriptions on one durable consumer
+	CodeSharedDurable Code = "HF1110" // two subscriptions on one durable consumer or queue
 )
 
 // Codes returns every code this package reports.
@@ -181,7 +181,6 @@ func (r *report) sorted(list []Diagnostic) *Errors {
 
 var (
 	secretKey = regexp.MustCompile(`(?i)\b(secret|password|passwd|token|authorization|api[-_]?key)("?'?\s*:\s*)("[^"]*"|'[^']*'|[^\s,}\]#][^,}\]#]*)`)
-	userinfo  = regexp.MustCompile(`://[^/@\s"']+@`)
 	variable  = regexp.MustCompile(`^["']?\$\{[^}]*\}["']?\s*$`)
 )
 
@@ -204,9 +203,7 @@ func maskKnown(line string, secrets []string) string {
 	for _, s := range secrets {
 		line = strings.ReplaceAll(line, s, stars(s))
 	}
-	return userinfo.ReplaceAllStringFunc(line, func(m string) string {
-		return "://" + stars(m[3:len(m)-1]) + "@"
-	})
+	return rewriteUsers(line, " \t\"'", func(user string) string { return stars(user) + "@" })
 }
 
 func stars(s string) string { return strings.Repeat("*", utf8.RuneCountInString(s)) }

@@ -14,16 +14,24 @@ import (
 // maxSize bounds a file; more than that is not a configuration.
 const maxSize = 4 << 20
 
-// Load reads the file at path, "-" meaning stdin. The error is an [*Errors]
-// with everything that is wrong.
-func Load(path string, stdin io.Reader, lookup func(string) (string, bool)) (*Config, error) {
+// Named is a broker that the command line names: it is used in place of the one
+// in the file. Its zero value names none.
+type Named struct {
+	URL string
+	By  string // what names it: "--broker" or an environment variable
+}
+
+// Load reads the file at path, "-" meaning stdin. The sources must be of the kind
+// of the broker: the one that is named, or that of the file. The error is an
+// [*Errors] with everything that is wrong.
+func Load(path string, stdin io.Reader, lookup func(string) (string, bool), named Named) (*Config, error) {
 	name, text, err := slurp(path, stdin)
 	if err != nil {
 		r := &report{file: name}
 		r.add(Diagnostic{Code: CodeUnreadable, Message: err.Error(), Hint: unreadableHint(err)})
 		return nil, r.err()
 	}
-	c, err := Parse(name, text, lookup)
+	c, err := Parse(name, text, lookup, named)
 	if err != nil {
 		return nil, err
 	}
@@ -60,13 +68,13 @@ func unreadableHint(err error) string {
 }
 
 // Parse reads the text of a file. name stands in errors.
-func Parse(name string, text []byte, lookup func(string) (string, bool)) (*Config, error) {
+func Parse(name string, text []byte, lookup func(string) (string, bool), named Named) (*Config, error) {
 	r := &report{file: name, lines: strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n")}
 	root := r.tree(text)
 	if root == nil {
 		return nil, r.err()
 	}
-	w := &walker{report: r, lookup: lookup}
+	w := &walker{report: r, lookup: lookup, named: named}
 	v := w.object(withoutExtensions(resolve(root)), fileShape(), "the file")
 	c := w.bind(v)
 	if err := r.err(); err != nil {

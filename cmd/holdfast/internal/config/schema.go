@@ -80,6 +80,8 @@ func (s *shape) schema() props {
 		out = append(out, prop{"type", "array"}, prop{"minItems", s.min}, prop{"items", s.elem.schema()})
 	case mapping:
 		out = append(out, prop{"type", "object"}, prop{"additionalProperties", props{{"type", "string"}}})
+	case table:
+		out = append(out, prop{"type", "object"}, prop{"additionalProperties", props{{"type", []string{"string", "number", "boolean"}}}})
 	case backoff:
 		delay := &shape{kind: duration}
 		out = append(out, prop{"anyOf", []props{

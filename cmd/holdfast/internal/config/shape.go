@@ -14,6 +14,7 @@ const (
 	percent              // 20%, from 0% to 100%
 	backoff              // a duration, a list of durations, or {first, max}
 	flag                 // an empty mapping: the key alone says it
+	table                // a mapping of any name to text, a number, or true or false
 )
 
 // shape describes a value: it drives the reader and the JSON Schema.
@@ -66,15 +67,15 @@ const (
 	startWords  = "all, new, last, sequence:N, or time:2026-01-31T12:00:00Z"
 	orderForm   = `^(key|subject|header:[^\s:]+)$`
 	orderWords  = "key, subject, or header:NAME"
-	brokerForm  = `^(nats|tls|ws|wss)://[^\s]+$`
-	brokerWords = "nats://HOST:PORT, or tls://, ws://, wss://; several servers of one cluster are separated by commas"
+	brokerForm  = `^(nats|tls|ws|wss|amqp|amqps)://[^\s]+$`
+	brokerWords = "nats://HOST:PORT (or tls://, ws://, wss://), or amqp://HOST:5672/VHOST (or amqps://); several servers of one cluster are separated by commas"
 )
 
 // fileShape describes the whole file. It is built anew for each caller, so that
 // nobody can change it for another.
 func fileShape() *shape {
 	return &shape{kind: object, doc: "A file of holdfast run.", fields: []field{
-		{name: "broker", shape: &shape{kind: text, form: brokerForm, forms: brokerWords, sample: "nats://127.0.0.1:4222", doc: "The NATS server to connect to. Left out: an embedded server with JetStream."}},
+		{name: "broker", shape: &shape{kind: text, form: brokerForm, forms: brokerWords, sample: "nats://127.0.0.1:4222", doc: "The NATS server or RabbitMQ to connect to. Left out: an embedded NATS server with JetStream."}},
 		{name: "listen", shape: &shape{kind: text, form: `^[^\s]*:-?[0-9]{1,5}$`, forms: "HOST:PORT; port 0 takes a free one", sample: "127.0.0.1:4222", doc: "The address of the embedded server, on loopback. Default 127.0.0.1:4222."}},
 		{name: "data", shape: &shape{kind: text, form: `^.+$`, forms: "a directory", sample: "./holdfast-data", doc: "The directory of the embedded server's file store, relative to this file. Default ./holdfast-data."}},
 		{name: "subscriptions", required: true, shape: &shape{kind: list, min: 1, elem: subscriptionShape(), doc: "What to consume and what to do with it."}},
@@ -87,17 +88,17 @@ func subscriptionShape() *shape {
 		{name: "from", required: true, shape: fromShape()},
 		{name: "handler", required: true, shape: handlerShape()},
 		{name: "concurrency", shape: &shape{kind: number, min: 1, max: 10000, sample: "8", doc: "How many messages are handled at once. Default 1."}},
-		{name: "prefetch", shape: &shape{kind: number, min: 1, max: 100000, sample: "16", doc: "How many messages may wait in the process beyond those being handled. JetStream only."}},
+		{name: "prefetch", shape: &shape{kind: number, min: 1, max: 100000, sample: "16", doc: "How many messages may wait in the process beyond those being handled. Not on core NATS."}},
 		{name: "timeout", shape: &shape{kind: duration, sample: "30s", doc: "How long the handler may take for one message; longer is a failed attempt. Default none for log, 30s for exec and http."}},
 		{name: "retry", shape: retryShape()},
-		{name: "dead_letter", shape: &shape{kind: boolean, sample: "true", doc: "Whether a message that failed for good is kept as a dead letter. Default true on JetStream; refused on core NATS."}},
-		{name: "max_age", shape: &shape{kind: duration, sample: "24h", doc: "Messages older than this are not handled but dead-lettered as expired. JetStream only."}},
+		{name: "dead_letter", shape: &shape{kind: boolean, sample: "true", doc: "Whether a message that failed for good is kept as a dead letter. Default true on JetStream and RabbitMQ; refused on core NATS."}},
+		{name: "max_age", shape: &shape{kind: duration, sample: "24h", doc: "Messages older than this are not handled but dead-lettered as expired. Not on core NATS."}},
 		{name: "order_by", shape: &shape{kind: text, form: orderForm, forms: orderWords, sample: "key", doc: "Messages with the same key, subject or header value are handled in sequence, others in parallel."}},
 	}}
 }
 
 func fromShape() *shape {
-	return &shape{kind: object, doc: "The source: {stream, ...} on JetStream, or {subject, group} on core NATS.", fields: []field{
+	return &shape{kind: object, doc: "The source: {stream, ...} on JetStream, {subject, group} on core NATS, or {queue, ...} on RabbitMQ.", fields: append([]field{
 		{name: "stream", shape: &shape{kind: text, form: durableForm, forms: durableWord, sample: "ORDERS", doc: "The JetStream stream. It is created when it is missing and the mode allows it."}},
 		{name: "subjects", shape: &shape{kind: list, min: 1, elem: subjectShape(), doc: "The subjects to consume; also those of a stream that is created. Left out: all of the stream."}},
 		{name: "durable", shape: &shape{kind: text, form: durableForm, forms: durableWord, sample: "orders", doc: "The durable consumer. Default: the name of the subscription."}},
@@ -105,7 +106,7 @@ func fromShape() *shape {
 		{name: "mode", shape: &shape{kind: text, enum: []string{"verify", "ensure", "update"}, sample: "ensure", doc: "verify: create nothing. ensure (default): create what is missing. update: also change what differs."}},
 		{name: "subject", shape: subjectShape()},
 		{name: "group", shape: &shape{kind: text, form: `^\S+$`, forms: "no spaces", sample: "workers", doc: "The queue group on core NATS: each message goes to one member."}},
-	}}
+	}, queueFields()...)}
 }
 
 func subjectShape() *shape {
@@ -126,7 +127,7 @@ func handlerShape() *shape {
 }
 
 func retryShape() *shape {
-	return &shape{kind: object, doc: "What happens to a message whose handler failed. JetStream only.", fields: []field{
+	return &shape{kind: object, doc: "What happens to a message whose handler failed. Not on core NATS.", fields: []field{
 		{name: "attempts", shape: &shape{kind: number, min: 1, max: 100000, sample: "5", doc: "How often the handler runs at most for one message, immediate retries included. Default 5, or no limit in number when within is set."}},
 		{name: "immediate", shape: &shape{kind: number, min: 0, max: 1000, sample: "1", doc: "How many of the retries follow at once, in process. Fewer than attempts."}},
 		{name: "backoff", shape: &shape{kind: backoff, sample: "[200ms, 1s, 5s]", doc: "The delays between the other retries: a list whose last entry repeats, one duration, or {first, max}, which doubles. Default {first: 1s, max: 1m}."}},

@@ -25,6 +25,7 @@ type value struct {
 	share float64
 	grow  Backoff
 	names map[string]string // of a mapping
+	table map[string]any    // of a table
 	items []*value          // of a list, and the delays of a backoff
 
 	fields map[string]*value // of an object
@@ -66,6 +67,7 @@ func (v *value) strs() []string {
 type walker struct {
 	*report
 	lookup func(string) (string, bool)
+	named  Named
 	sub    string // the subscription being read
 
 	warnings []Diagnostic
@@ -121,6 +123,8 @@ func (w *walker) read(n *yaml.Node, s *shape, where string) *value {
 		return w.list(n, s, where)
 	case mapping:
 		return w.mapping(n, s, where)
+	case table:
+		return w.table(n, where)
 	case backoff:
 		return w.backoff(n, where)
 	case flag:
@@ -289,6 +293,54 @@ func (w *walker) mapping(n *yaml.Node, s *shape, where string) *value {
 		v.names[p.key.Value] = it.text
 	}
 	return v
+}
+
+// table reads names with typed values. What comes from the environment is text.
+func (w *walker) table(n *yaml.Node, where string) *value {
+	v := &value{node: n, table: map[string]any{}}
+	if n.Kind != yaml.MappingNode {
+		w.fault(n, CodeValue, "write names and values", "%s must be a mapping, not %s", where, describe(n))
+		return v
+	}
+	v.ok = true
+	for _, p := range w.pairs(n, where) {
+		typed, ok := w.typed(resolve(p.value), fmt.Sprintf("%q of %s", p.key.Value, where))
+		v.ok = v.ok && ok
+		v.table[p.key.Value] = typed
+	}
+	return v
+}
+
+// typed reads one value of a table.
+func (w *walker) typed(n *yaml.Node, where string) (any, bool) {
+	wrong := func() (any, bool) {
+		w.fault(n, CodeValue, "write text, a number, or true or false", "%s must be one value, not %s", where, describe(n))
+		return nil, false
+	}
+	if n.Kind != yaml.ScalarNode {
+		return wrong()
+	}
+	switch n.Tag {
+	case "!!int":
+		i, err := strconv.ParseInt(n.Value, 0, 64)
+		if err != nil {
+			return wrong()
+		}
+		return i, true
+	case "!!float":
+		f, err := strconv.ParseFloat(n.Value, 64)
+		if err != nil {
+			return wrong()
+		}
+		return f, true
+	case "!!bool":
+		return strings.EqualFold(n.Value, "true"), true
+	case "!!null":
+		return wrong()
+	default:
+		v := w.scalar(n, &shape{kind: text}, where)
+		return v.text, v.ok
+	}
 }
 
 func (w *walker) flag(n *yaml.Node, where string) *value {

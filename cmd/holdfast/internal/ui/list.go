@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
@@ -43,7 +46,7 @@ func List[T any](u *UI, items []T, name func(T) string, columns ...Column[T]) er
 		return u.yaml(items)
 	case "name":
 		for _, it := range items {
-			if _, err := fmt.Fprintln(u.Out, name(it)); err != nil {
+			if _, err := fmt.Fprintln(u.Out, Line(name(it))); err != nil {
 				return err
 			}
 		}
@@ -67,7 +70,7 @@ func (u *UI) One(item any, name string, text func(w io.Writer) error) error {
 	case "yaml":
 		return u.yaml(item)
 	case "name":
-		_, err := fmt.Fprintln(u.Out, name)
+		_, err := fmt.Fprintln(u.Out, Line(name))
 		return err
 	default:
 		return text(u.Out)
@@ -174,9 +177,8 @@ func separated[T any](w io.Writer, items []T, columns []Column[T]) error {
 	return nil
 }
 
-// cell makes text fit for one cell: one line, no control characters, at most
-// limit characters unless that is 0. What a message says must not move the
-// cursor of whoever looks at it.
+// cell makes text fit for one cell: one line, control characters escaped, at most
+// limit characters unless that is 0.
 func cell(s string, limit int) string {
 	s = Clean(strings.Join(strings.Fields(s), " "))
 	if r := []rune(s); limit > 0 && len(r) > limit {
@@ -185,15 +187,37 @@ func cell(s string, limit int) string {
 	return s
 }
 
-// Clean removes control characters other than newline and tab, and bytes that
-// are not UTF-8.
-func Clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
-			return -1
+// Clean escapes what a message must not do to whoever looks at it: control
+// characters other than newline and tab, which move the cursor or change the
+// terminal, characters that reorder or hide text, and bytes that are not UTF-8.
+// They are written as Go would, such as \x1b.
+func Clean(s string) string { return escape(s, "\n\t") }
+
+// Line is Clean for a place that has one line: newlines and tabs are escaped, too,
+// so that nothing can look like a line of ours.
+func Line(s string) string { return escape(s, "") }
+
+func escape(s, allowed string) string {
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\ufffd"):
+			fmt.Fprintf(&b, "\\x%02x", s[i])
+		case strings.ContainsRune(allowed, r) || !unseen(r):
+			b.WriteRune(r)
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
 		}
-		return r
-	}, strings.ToValidUTF8(s, "\ufffd"))
+	}
+	return b.String()
+}
+
+// unseen tells whether a character does something other than to be seen:
+// controls, and formats such as the reversal of text. Joiners belong to words of
+// several scripts and to emoji.
+func unseen(r rune) bool {
+	const joiner, nonJoiner = '\u200d', '\u200c'
+	return r != joiner && r != nonJoiner && (unicode.Is(unicode.C, r) || r == '\u2028' || r == '\u2029')
 }
 
 // Ago says how long ago t was, in one unit.

@@ -38,8 +38,8 @@ func TestEachFormatIsWhatItSays(t *testing.T) {
 	t.Parallel()
 	items := []item{{"a", "one <two>\tthree\n\x1b[31mfour", 1}, {"b", "true", 2}}
 	for format, want := range map[string]string{
-		"":      "ID\tTEXT\na\tone <two> three [31mfour\nb\ttrue\n",
-		"table": "ID  TEXT\na   one <two> three [31mfour\nb   true\n",
+		"":      "ID\tTEXT\na\tone <two> three \\x1b[31mfour\nb\ttrue\n",
+		"table": "ID  TEXT\na   one <two> three \\x1b[31mfour\nb   true\n",
 		"json":  "[\n  {\n    \"id\": \"a\",\n    \"text\": \"one <two>\\tthree\\n\\u001b[31mfour\",\n    \"n\": 1\n  },\n  {\n    \"id\": \"b\",\n    \"text\": \"true\",\n    \"n\": 2\n  }\n]\n",
 		"jsonl": "{\"id\":\"a\",\"text\":\"one <two>\\tthree\\n\\u001b[31mfour\",\"n\":1}\n{\"id\":\"b\",\"text\":\"true\",\"n\":2}\n",
 		"yaml":  "- id: a\n  text: \"one <two>\\tthree\\n\\e[31mfour\"\n  n: 1\n- id: b\n  text: 'true'\n  n: 2\n",
@@ -52,6 +52,29 @@ func TestEachFormatIsWhatItSays(t *testing.T) {
 		}
 		if out.String() != want {
 			t.Errorf("%q:\n%q\nwant\n%q", format, out.String(), want)
+		}
+	}
+}
+
+// What came from a broker cannot move the cursor, change the terminal, or look
+// like something else.
+func TestWhatAMessageSaysDoesNothingToTheTerminal(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string][2]string{
+		"plain, grüße, 👩\u200d🔬, می\u200cخواهم": {"plain, grüße, 👩\u200d🔬, می\u200cخواهم", "plain, grüße, 👩\u200d🔬, می\u200cخواهم"},
+		"a\x1b]0;title\x07b":               {`a\x1b]0;title\ab`, `a\x1b]0;title\ab`},
+		"\u009b2J\x7f\r":                   {`\u009b2J\x7f\r`, `\u009b2J\x7f\r`},
+		"two\nlines\tand tabs":             {"two\nlines\tand tabs", `two\nlines\tand tabs`},
+		"\u202egnp.exe\u2066 \u2028\ufeff": {`\u202egnp.exe\u2066 \u2028\ufeff`, `\u202egnp.exe\u2066 \u2028\ufeff`},
+		"\xff\xc3(\ufffd":                  {`\xff\xc3(` + "\ufffd", `\xff\xc3(` + "\ufffd"},
+		"\x00":                             {`\x00`, `\x00`},
+		"\U000e0041":                       {`\U000e0041`, `\U000e0041`},
+	} {
+		if got := ui.Clean(in); got != want[0] {
+			t.Errorf("Clean(%q) = %q, want %q", in, got, want[0])
+		}
+		if got := ui.Line(in); got != want[1] {
+			t.Errorf("Line(%q) = %q, want %q", in, got, want[1])
 		}
 	}
 }
