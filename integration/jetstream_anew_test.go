@@ -8,9 +8,11 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/integration/internal/natstest"
+	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -42,6 +44,38 @@ func TestJetStreamConnectionClosedForGoodIsMadeAnew(t *testing.T) {
 		t.Error("the native handle is on a connection that is gone")
 	}
 	a.end(t)
+}
+
+// A connection that somebody else made keeps its handlers, while the transport
+// is in use and after.
+func TestJetStreamAdoptedConnectionKeepsItsHandlers(t *testing.T) {
+	t.Parallel()
+	w := newJSWorld(t)
+	var back atomic.Int64
+	nc := w.server.Conn(nats.ReconnectHandler(func(*nats.Conn) { back.Add(1) }))
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &eventLog{}
+	js.Observe(log.add)
+	w.server.CutClients()
+	eventually(t, "both heard of the reconnect", func() bool { return back.Load() == 1 && log.count(transport.Reconnected) == 1 })
+	if err := js.Close(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if nc.IsClosed() {
+		t.Fatal("it was closed with the transport")
+	}
+	w.server.CutClients()
+	eventually(t, "its own handler is called", func() bool { return back.Load() == 2 })
+	if n := log.count(transport.Reconnected); n != 1 {
+		t.Errorf("a closed transport reported %d reconnects", n)
+	}
+	nc.Close()
+	if _, err := jetstream.New(nc); !errors.Is(err, transport.ErrInvalid) {
+		t.Errorf("a closed connection was adopted: %v", err)
+	}
 }
 
 // Trap 7 as it is met: the server comes back with a smaller max_payload, and

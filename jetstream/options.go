@@ -58,7 +58,8 @@ func WaitForBroker() Option { return func(s *settings) { s.wait = true } }
 // WithNATSOptions adds options of the client library: TLS, credentials, a
 // custom dialer. They are applied last, so they win; replacing the error,
 // disconnect, reconnect or closed handlers is safe, they are called as well as
-// holdfast's own.
+// holdfast's own. ReconnectBufSize and RetryOnFailedConnect are refused: they
+// would let a publish succeed that is lost with the process.
 func WithNATSOptions(opts ...nats.Option) Option {
 	return func(s *settings) { s.nats = append(s.nats, opts...) }
 }

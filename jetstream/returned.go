@@ -37,6 +37,9 @@ const (
 	maxReturned = 512
 	// returnedTimeout bounds the writing: it must not hold up a stop for long.
 	returnedTimeout = 2 * time.Second
+	// returnedPause is how long nothing is written after a failure, so that many
+	// returns after each other do not all wait for a server that does not answer.
+	returnedPause = 30 * time.Second
 )
 
 // returns is what a lane knows of hand-overs that were given back uncharged. It
@@ -48,6 +51,7 @@ type returns struct {
 	counts map[uint64]uint32 // by sequence in the stream; true, or too low
 	next   *recording        // what the next write will hold
 	denied bool              // the record cannot be kept
+	paused time.Time         // nothing is written before
 
 	turn chan struct{} // holds a token while a write is under way
 }
@@ -137,16 +141,23 @@ func (r *returns) raised(stored map[uint64]uint32, seqs []uint64) map[uint64]uin
 	return stored
 }
 
-func (r *returns) deny() {
+// failed keeps from writing for a while; for good when the account may not: each
+// further try would be another line in the log of the server.
+func (r *returns) failed(err error) {
+	if err == nil {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.denied = true
+	r.denied = r.denied || errors.Is(err, transport.ErrPermission)
+	r.paused = time.Now().Add(returnedPause)
 }
 
-func (r *returns) isDenied() bool {
+// isOff tells whether nothing is to be written now.
+func (r *returns) isOff() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.denied
+	return r.denied || time.Now().Before(r.paused)
 }
 
 // recordReturned remembers that messages were handed out and given back
@@ -185,7 +196,7 @@ func (l *lane) recordReturned(ctx context.Context, seqs ...uint64) {
 func (l *lane) recordable() bool {
 	t := l.r.t
 	durable := l.redrive || l.r.src.cfg.Durable != ""
-	return durable && l.r.mode(l) != ModeVerify && !l.returned.isDenied() &&
+	return durable && l.r.mode(l) != ModeVerify && !l.returned.isOff() &&
 		t.nc().IsConnected() && serverAtLeast(t.nc(), 2, 10, 0)
 }
 
@@ -204,7 +215,7 @@ func (l *lane) writeReturned(ctx context.Context, seqs []uint64) {
 	var have storedConsumer
 	err := t.manage(ctx, "CONSUMER.INFO."+l.stream+"."+l.consumer, nil, &have)
 	if err != nil || len(have.Config) == 0 {
-		l.recordFailed(err)
+		l.returned.failed(err)
 		return
 	}
 	metadata := map[string]string{}
@@ -223,15 +234,7 @@ func (l *lane) writeReturned(ctx context.Context, seqs []uint64) {
 		Config map[string]json.RawMessage `json:"config"`
 		Action string                     `json:"action"`
 	}{l.stream, have.Config, actionUpdate}
-	l.recordFailed(t.manage(ctx, "CONSUMER.CREATE."+l.stream+"."+l.consumer, in, nil))
-}
-
-// recordFailed gives the record up when the account may not keep it: each
-// further try would be another line in the log of the server.
-func (l *lane) recordFailed(err error) {
-	if errors.Is(err, transport.ErrPermission) {
-		l.returned.deny()
-	}
+	l.returned.failed(t.manage(ctx, "CONSUMER.CREATE."+l.stream+"."+l.consumer, in, nil))
 }
 
 // parseReturned reads a record. What it does not understand it leaves out.
