@@ -85,15 +85,6 @@ func redact(raw string) string {
 	return rest
 }
 
-// redactAll is redact for the list a transport was given.
-func redactAll(urls []string) string {
-	shown := make([]string, len(urls))
-	for i, u := range urls {
-		shown[i] = redact(u)
-	}
-	return strings.Join(shown, ",")
-}
-
 // dial tries each URL once, beginning with the one that worked last.
 func (t *Transport) dial(ctx context.Context, role string) (*session, error) {
 	var last error

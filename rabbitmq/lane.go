@@ -92,7 +92,7 @@ func (l *lane) ack(tag uint64, now bool) error {
 	l.log.set(tag, tagDone)
 	l.out--
 	switch {
-	case now || l.retired || l.log.unsent > l.gather/(l.out+1):
+	case now || l.retired || l.log.unsent > l.gather/(l.busy()+1):
 		l.flush()
 	case l.log.unsent == 1:
 		l.arm()
@@ -101,6 +101,9 @@ func (l *lane) ack(tag uint64, now bool) error {
 	l.finish()
 	return nil
 }
+
+// busy is how many deliveries are being handled; the caller holds the lock.
+func (l *lane) busy() int { return max(l.out-int(l.r.held.Load()), 0) }
 
 // arm makes sure that what is gathered is sent soon.
 func (l *lane) arm() {

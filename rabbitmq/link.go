@@ -29,10 +29,10 @@ func newLink(t *Transport, role string, first *session) *link {
 
 // session returns the connection, or nil and why there is none, and a channel
 // that is closed when that, or whether the broker blocks it, has changed.
-func (l *link) session() (s *session, why error, changed <-chan struct{}) {
+func (l *link) session() (s *session, changed <-chan struct{}, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cur, l.err, l.changed
+	return l.cur, l.changed, l.err
 }
 
 func (l *link) set(s *session, why error) {

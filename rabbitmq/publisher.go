@@ -71,7 +71,7 @@ func (p *publisher) change(cur *confirming, why error) {
 // run is the goroutine of the publisher.
 func (p *publisher) run(ctx context.Context) {
 	for wait := time.Duration(0); ctx.Err() == nil; {
-		s, why, changed := p.t.publishing.session()
+		s, changed, why := p.t.publishing.session()
 		if s == nil {
 			p.change(nil, why)
 			select {
@@ -290,7 +290,7 @@ func (p *publisher) send(ctx context.Context, expired <-chan time.Time, e *entry
 		}
 		p.mu.Unlock()
 		if c == nil {
-			if s, cause, _ := p.t.publishing.session(); s == nil {
+			if s, _, cause := p.t.publishing.session(); s == nil {
 				return down(errors.Join(cause, why))
 			}
 		}
@@ -309,7 +309,7 @@ func (p *publisher) send(ctx context.Context, expired <-chan time.Time, e *entry
 
 // unblocking returns a channel that is closed when the alarm of s may be over.
 func (p *publisher) unblocking(s *session) <-chan struct{} {
-	_, _, changed := p.t.publishing.session()
+	_, changed, _ := p.t.publishing.session()
 	if s.alarm.Load() != nil {
 		return changed
 	}

@@ -70,7 +70,7 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 	if err := t.register(r); err != nil {
 		return nil, err
 	}
-	session, why, _ := t.consuming.session()
+	session, _, why := t.consuming.session()
 	if session == nil {
 		err = down(why)
 	} else {

@@ -83,7 +83,7 @@ func (p *publisher) alone(ctx context.Context, to transport.Address, msg *amqp.P
 // unblocked waits until the broker takes publishes.
 func (p *publisher) unblocked(ctx context.Context) (*session, error) {
 	for {
-		s, why, changed := p.t.publishing.session()
+		s, changed, why := p.t.publishing.session()
 		if s == nil {
 			return nil, down(why)
 		}

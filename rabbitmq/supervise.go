@@ -46,7 +46,7 @@ func (r *receiver) resubscribe(ctx context.Context, why error) bool {
 		if !pause(ctx, jittered(wait)) {
 			return false
 		}
-		s, _, changed := r.t.consuming.session()
+		s, changed, _ := r.t.consuming.session()
 		if s == nil {
 			select {
 			case <-changed:
