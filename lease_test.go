@@ -77,6 +77,23 @@ func TestMaxLeaseIsExact(t *testing.T) {
 	}
 }
 
+func TestLongMaxLeaseIsExceededByAThirdOfALeaseAtMost(t *testing.T) {
+	t.Parallel()
+	promise(t, func(t *testing.T, w *world) {
+		var took []time.Duration
+		holdfast.Handle(w.app, w.queue("orders"), w.untilCut(&took), holdfast.Retry{Attempts: 2, Immediate: 1})
+		w.run()
+		w.pass(time.Second) // between two ticks of whoever keeps the leases
+		w.publish("m1")
+		w.pass(5 * time.Hour)
+		check.Equal(t, len(took), 2)
+		for _, d := range took {
+			check.True(t, d >= time.Hour && d <= time.Hour+memory.DefaultLease/3, "took "+d.String())
+		}
+		check.Equal(t, w.counts().Received, 2, "the second attempt is another delivery")
+	})
+}
+
 func TestNoImmediateRetryBeginsAfterMaxLease(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string][]holdfast.Option{"plain": nil, "ordered": {holdfast.OrderByKey()}} {

@@ -70,6 +70,9 @@ const (
 	// DefaultMaxLease bounds how long a delivery is kept, whatever its handler
 	// does.
 	DefaultMaxLease = time.Hour
+	// exactLease is the MaxLease from which on it may be exceeded by a third of
+	// a lease.
+	exactLease = 10 * time.Minute
 	// hangGrace is how long a handler may take to return after its context
 	// ended, before it is left behind.
 	hangGrace = 5 * time.Second
@@ -85,6 +88,7 @@ type Subscription struct {
 	cfg        Config
 	ledger     ledger
 	redelivers bool // what is given back comes again
+	exact      bool // attempts are bounded from their start on, and not from when the keeper of leases sees them
 
 	stop      context.CancelFunc // ends receiving
 	recvCtx   context.Context
@@ -124,6 +128,7 @@ func New(cfg Config) *Subscription {
 	recvCtx, stop := context.WithCancel(context.Background())
 	return &Subscription{
 		redelivers: cfg.Source.Transport().Capabilities().Redelivers,
+		exact:      cfg.Timeout > 0 || cfg.MaxLease < exactLease,
 		cfg:        cfg, stop: stop, recvCtx: recvCtx, settleCtx: context.WithoutCancel(recvCtx), finished: make(chan struct{}),
 		state: observe.StateIdle, since: time.Now(), stuck: make(map[obstacle]string),
 		workers: make(map[*worker]struct{}), held: make(map[*Manual]struct{}),

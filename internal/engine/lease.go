@@ -56,6 +56,9 @@ func (p *pool) pace() time.Duration {
 func (w *worker) keepLease() {
 	w.mu.Lock()
 	d, turn, lost := w.delivery, w.turn, w.lost.Load()
+	if w.ctx != nil && w.deadline.IsZero() {
+		w.armLocked(time.Now())
+	}
 	w.mu.Unlock()
 	if d == nil || lost {
 		return

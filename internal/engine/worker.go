@@ -33,8 +33,8 @@ type worker struct {
 	ctx       *Context
 	c         *judgement    // of the attempt that runs; whoever takes it over copies it
 	turn      uint64        // counts deliveries, to tell one from the next
-	since     time.Time     // when the first attempt of this turn started
-	started   time.Time     // when the attempt did that runs
+	since     time.Time     // when the first attempt of this turn started; zero until it is armed
+	started   time.Time     // when the attempt did that runs; the same
 	limit     time.Duration // how long it may take
 	deadline  time.Time     // when it times out or, if it is leaving, hangs
 	timedOut  bool
@@ -226,7 +226,7 @@ func (w *worker) attempts(c *judgement) bool {
 // the worker was left behind.
 func (w *worker) attempt(c *judgement) bool {
 	s := w.s
-	started := time.Now()
+	started := s.clock()
 	if s.cfg.Policy.Ack == recovery.Manual && c.manual == nil {
 		c.manual = newManual(s, c, started)
 	}
@@ -246,11 +246,20 @@ func (w *worker) attempt(c *judgement) bool {
 	return true
 }
 
+// clock is the time where something depends on when an attempt starts, and zero
+// otherwise: to ask for it is a good part of an attempt's cost.
+func (s *Subscription) clock() time.Time {
+	if s.exact || s.cfg.Observe != nil || s.cfg.Policy.Ack == recovery.Manual {
+		return time.Now()
+	}
+	return time.Time{}
+}
+
 // heldTooLong reports whether the delivery was in hand for MaxLease.
 func (w *worker) heldTooLong() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return time.Since(w.since) >= w.s.cfg.MaxLease
+	return !w.since.IsZero() && time.Since(w.since) >= w.s.cfg.MaxLease
 }
 
 // notNow makes a retry that would follow at once one that comes later. A broker
@@ -265,11 +274,11 @@ func (s *Subscription) notNow(c *judgement, delay time.Duration) {
 // mine is false when the delivery was taken over because the task hung.
 func (w *worker) watch(c *judgement, task Task, now time.Time) (err error, mine bool) {
 	ctx := task.Context()
-	limit := w.begin(ctx, c, now)
+	w.begin(ctx, c, now)
 	err = invoke(ctx, task)
 	timedOut, mine := w.end(ctx)
 	if err != nil && timedOut {
-		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: limit}, err: err}
+		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: w.limit}, err: err}
 	}
 	return err, mine
 }
@@ -308,8 +317,11 @@ func (w *worker) hold(d transport.Delivery) {
 }
 
 func (w *worker) holdLocked(d transport.Delivery) {
-	w.delivery, w.since = d, time.Time{}
+	w.delivery = d
 	w.turn++
+	if !w.since.IsZero() {
+		w.since = time.Time{}
+	}
 }
 
 // release takes it away from the keeper. It reports whether the worker was alone
@@ -325,33 +337,46 @@ func (w *worker) release() (alone bool) {
 	return alone
 }
 
-// begin marks the start of an attempt, and returns how long it may take.
-func (w *worker) begin(ctx *Context, c *judgement, now time.Time) (limit time.Duration) {
+// begin marks the start of an attempt. now is zero where nobody needs it.
+func (w *worker) begin(ctx *Context, c *judgement, now time.Time) {
 	w.mu.Lock()
 	if w.delivery == nil {
 		w.holdLocked(c.delivery)
 	}
-	if w.since.IsZero() || c.compensating { // which follows an attempt that may have taken all the time
-		w.since = now
+	if c.compensating { // it follows an attempt that may have taken all the time
+		w.since = time.Time{}
 	}
-	limit = w.s.cfg.MaxLease - now.Sub(w.since)
-	if t := w.s.cfg.Timeout; t > 0 {
-		limit = min(limit, t)
+	w.ctx, w.c, w.started, w.timedOut, w.leaving = ctx, c, now, false, false
+	if w.s.exact {
+		w.armLocked(now)
 	}
-	ctx.start(w.p.base, now.Add(limit))
-	w.ctx, w.c, w.started, w.limit = ctx, c, now, limit
-	w.deadline, w.timedOut, w.leaving = now.Add(limit), false, false
+	ctx.start(w.p.base, w.deadline)
 	late := w.lost.Load()
 	if late {
 		w.leaveLocked()
-	} else {
-		w.timer.Reset(limit)
 	}
 	w.mu.Unlock()
 	if late || w.s.stopping.Load() {
 		ctx.end(context.Canceled)
 	}
-	return limit
+}
+
+// armLocked bounds the attempt that runs. Where it need not be exact the keeper
+// of leases does it the first time it comes by: most attempts have ended by
+// then, and a timer costs more than the rest of the way.
+func (w *worker) armLocked(now time.Time) {
+	if w.since.IsZero() {
+		w.since = now
+	}
+	if w.started.IsZero() {
+		w.started = now
+	}
+	w.limit = w.s.cfg.MaxLease - now.Sub(w.since)
+	if t := w.s.cfg.Timeout; t > 0 {
+		w.limit = min(w.limit, t)
+	}
+	w.deadline = now.Add(w.limit)
+	w.timer.Reset(w.limit)
 }
 
 // end marks the end of an attempt. mine is false when the delivery was taken
@@ -359,9 +384,15 @@ func (w *worker) begin(ctx *Context, c *judgement, now time.Time) (limit time.Du
 func (w *worker) end(ctx *Context) (timedOut, mine bool) {
 	w.mu.Lock()
 	timedOut, mine = w.timedOut, !w.abandoned
-	w.ctx, w.c, w.deadline = nil, nil, time.Time{}
+	armed := !w.deadline.IsZero()
+	if armed {
+		w.deadline = time.Time{}
+	}
+	w.ctx, w.c = nil, nil
 	w.mu.Unlock()
-	w.timer.Stop()
+	if armed {
+		w.timer.Stop()
+	}
 	ctx.end(context.Canceled)
 	return timedOut, mine
 }
