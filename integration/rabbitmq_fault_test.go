@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -278,6 +279,43 @@ func TestRabbitMQCloseReturnsWhileTheBrokerIsAway(t *testing.T) {
 	if _, err := rabbitmq.Connect(ctx, "amqp://guest:canary@"+b.Addr()); err == nil || strings.Contains(err.Error(), "canary") {
 		t.Errorf("connect to nobody: %v", err)
 	}
+}
+
+// No goroutine is left after a Close while the broker is away, with a delivery
+// unsettled and a copy under way.
+func TestRabbitMQCloseWhileTheBrokerIsAwayLeavesNoGoroutine(t *testing.T) {
+	t.Parallel()
+	b := rabbittest.Start(t, "")
+	const label = "rabbitmq-left"
+	pprof.Do(t.Context(), pprof.Labels(label, label), func(ctx context.Context) {
+		rmq, err := rabbitmq.Connect(ctx, b.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &rabbitWorld{TB: t, b: b, rmq: rmq, name: "left"}
+		rx := w.open(w.queue(nil), 10)
+		for range 3 {
+			w.publish("one")
+		}
+		w.receive(rx)
+		if err := w.receive(rx).Nack(ctx, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		b.Kill()
+		_ = w.rmq.Publish(w.soon(), rabbitmq.QueueAddress(w.name), w.message("nowhere"))
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		_ = rx.Close(short)
+		_ = rmq.Close(short)
+	})
+	w := &rabbitWorld{TB: t}
+	w.eventually("no goroutine is left", func() bool {
+		var all strings.Builder
+		if err := pprof.Lookup("goroutine").WriteTo(&all, 1); err != nil {
+			t.Fatal(err)
+		}
+		return !strings.Contains(all.String(), label)
+	})
 }
 
 func TestRabbitMQBadCredentialsAreNamedAndNotShown(t *testing.T) {

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"regexp"
 
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -185,7 +186,7 @@ func (s *source) warnings(want transport.Want, v version) []transport.Finding {
 		warn(transport.CodeNoNet,
 			fmt.Sprintf("the dead-lettering and the limits of the queue %s cannot be seen over AMQP: what the broker itself drops, expires or refuses may be lost", c.Name),
 			fmt.Sprintf("look with rabbitmqctl list_queues name type arguments policy; add a net with rabbitmqctl set_policy --apply-to queues holdfast-%s \"^%s$\" '{\"dead-letter-exchange\":\"\",\"dead-letter-routing-key\":\"%s\",\"delivery-limit\":%d}'",
-				c.Name, c.Name, deadName(c.Name), defaultDeliveryLimit))
+				c.Name, regexp.QuoteMeta(c.Name), deadName(c.Name), defaultDeliveryLimit))
 	}
 	if c.Type == Classic {
 		warn(transport.CodeNoCount,

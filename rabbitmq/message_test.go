@@ -166,3 +166,36 @@ func FuzzTypedHeader(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecode: whatever others write into the headers, a delivery is decoded, and
+// its copies can be sent.
+func FuzzDecode(f *testing.F) {
+	f.Add(typedHeader(everyValue()), "id", "key")
+	f.Add(`{"Holdfast-Deliveries":["l","-9223372036854775808"],"Holdfast-Due":["l","9223372036854775807"],"Holdfast-Copy":["l","1"]}`, "", "")
+	f.Add(`{"x-death":["A",[["F",{"count":["S","LTE="],"time":["l","5"],"routing-keys":["A",[["l","1"]]]}]]],"x-delivery-count":["S","eA=="]}`, "", "k")
+	f.Add(`{"Holdfast-Dead-Key":["S","YS5iLmM="],"Holdfast-Saved-CC":["A",[]],"Amqp-Priority":["S","OTk5"]}`, "i", "k")
+	tr := &Transport{prefix: "p-", set: defaultSettings()}
+	tr.publishing = newLink(tr, "publish", nil)
+	f.Fuzz(func(t *testing.T, headers, id, key string) {
+		table := amqp.Table(parseTyped(headers))
+		raw := amqp.Delivery{Headers: table, MessageId: id, RoutingKey: key, Redelivered: true}
+		d := newDelivery(&lane{r: &receiver{t: tr}}, raw)
+		if d.Deliveries() < 1 || d.msg.ID == "" {
+			t.Fatalf("delivery %d of %q", d.Deliveries(), d.msg.ID)
+		}
+		copied := d.again("copy", d.Deliveries())
+		for name := range copied.Headers {
+			if wire.BrokerOwned(name) {
+				t.Fatalf("the copy carries %q", name)
+			}
+		}
+		_ = tr.checkPublishing("nack", "q", &copied)
+		if p, err := encode(&d.msg, "copy", true); err == nil {
+			_ = tr.checkPublishing("bury", "q", &p)
+		}
+		letters := lettersOf([]amqp.Delivery{raw, raw}, "q", "s")
+		if letters[0].Message == nil || letters[1].Message == nil {
+			t.Fatal("a letter without a message")
+		}
+	})
+}

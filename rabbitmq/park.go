@@ -28,7 +28,7 @@ func (r *receiver) park(ctx context.Context, d *delivery, delay time.Duration) e
 	rung, stay := step(r.rungs, delay)
 	if stay < delay {
 		// It comes back too early, and is put back until it is due.
-		msg.Headers[wire.Due] = time.Now().Add(delay).UnixMilli()
+		msg.Headers[wire.Due] = time.Now().Add(delay).UnixMilli() + 1 // rounded up
 	}
 	// The time to live is rounded up: never before the delay has passed.
 	msg.Expiration = strconv.FormatInt(int64((stay+time.Millisecond-1)/time.Millisecond), 10)

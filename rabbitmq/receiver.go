@@ -338,6 +338,9 @@ func (r *receiver) close(ctx context.Context) error {
 	}
 	r.cancel()
 	r.wg.Wait()
+	if late := r.cur.Load(); late != l { // opened while the other one was stopped
+		err = errors.Join(err, r.stopLane(ctx, late))
+	}
 	r.mu.Lock()
 	r.shut = true
 	lanes := make([]*lane, 0, len(r.lanes))
