@@ -13,15 +13,21 @@ import (
 )
 
 // A permission shows only when it is used, so each is used here in a way that
-// the server answers and does not act upon: a question it cannot read, a sign of
-// life for a message that is not there, a dead letter for a stream of another
-// name. What cannot be asked without an effect is left out: the subjects that
-// handlers publish to, and acks under the longer subjects that servers with a
-// domain may be set to use.
+// the server answers, does not act upon and does not log: a request for messages
+// that it cannot read, a consumer for a stream of another name, a sign of life
+// for a message that is not there, a dead letter for a stream of another name.
+// What cannot be asked without an effect is left out: the subjects that handlers
+// publish to, and acks under the longer subjects that servers with a domain may
+// be set to use.
 
-// unreadable is a question that no server can read: the answer is an error, and
-// nothing was done.
+// unreadable is a pull request that no server can read: the answer is an error,
+// and nothing was done. Of a management request that it cannot read a server
+// complains in its log, so that one is never sent.
 var unreadable = []byte("{")
+
+// misdirected is a request to make a consumer of another stream than the one in
+// its subject. Every server answers it with an error before it looks for either.
+var misdirected = []byte(`{"stream_name":"` + noStream + `","config":{}}`)
 
 // noStream is a stream that a probe expects, so that no stream takes it.
 const noStream = "holdfast-check-stores-nothing"
@@ -70,7 +76,7 @@ func (c *checker) mayRecord(ctx context.Context, subject string) {
 	if c.s.cfg.Mode == ModeVerify {
 		return
 	}
-	_, _, err := c.t.ask(ctx, &nats.Msg{Subject: subject, Data: unreadable}, apiTimeout)
+	_, _, err := c.t.ask(ctx, &nats.Msg{Subject: subject, Data: misdirected}, apiTimeout)
 	if errors.Is(err, transport.ErrPermission) {
 		c.add(transport.CodePermission, transport.LevelInfo,
 			"the consumer cannot be made or updated, so that other processes count messages as delivered that a stop gives back unseen: "+err.Error(),
