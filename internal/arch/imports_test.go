@@ -35,6 +35,7 @@ func rooms() map[string][]string {
 		"internal/wire":           {"transport"},
 		"internal/natsconn":       {"transport", "internal/wire", nats},
 		"internal/check":          {},
+		"internal/redistest":      {},
 		"internal/arch":           {},
 		// Programs to read and run, not to import.
 		"examples": {".", "memory", "natscore", "jetstream", "rabbitmq", "transport", "recovery", "deadletter", "observe"},
