@@ -138,8 +138,8 @@ func (r *receiver) mend(ctx context.Context) {
 				stalled = true
 				r.event(transport.Stalled, p.err, "a message cannot be put into its retry queue")
 			}
-			wait = r.t.nextWait(wait)
 			if !pause(ctx, wait) || r.retry(ctx, p) != nil {
+				wait = r.t.nextWait(wait)
 				r.arrived(p, p.err)
 				continue
 			}
