@@ -246,10 +246,34 @@ func (s *Subscription) check(ctx context.Context) ([]Finding, error) {
 	}
 	found = append(found, s.denied(p.want, found)...)
 	found = append(found, s.checkCounter(ctx, p)...)
+	stored, err := s.checkStore(ctx, p)
+	found = append(found, stored...)
 	for i := range found {
 		found[i].Subscription = s.name
 	}
-	return append(findings, found...), nil
+	return append(findings, found...), err
+}
+
+// storeElsewhere returns the store the subscription was told to use, if that
+// has to be prepared.
+func (s *Subscription) storeElsewhere(p plan) (transport.PreparedStore, bool) {
+	if s.settings.deadLetters != deadLettersElsewhere {
+		return nil, false // Check and Provision of the source's transport see to it
+	}
+	store, ok := p.store.(transport.PreparedStore)
+	return store, ok
+}
+
+func (s *Subscription) checkStore(ctx context.Context, p plan) ([]Finding, error) {
+	store, ok := s.storeElsewhere(p)
+	if !ok {
+		return nil, nil
+	}
+	found, err := store.CheckStore(ctx, s.name)
+	if err != nil {
+		return found, fmt.Errorf("check the dead-letter store of subscription %s: %w", s.name, err)
+	}
+	return found, nil
 }
 
 // denied adds what the transport's own check did not say about abilities it does
@@ -297,12 +321,29 @@ func mentions(findings []Finding, code transport.Code) bool {
 	return false
 }
 
-// provision prepares the source and tells what was made.
+// provision prepares the source and the dead-letter store.
 func (s *Subscription) provision(ctx context.Context) error {
-	report, err := s.source.Transport().Provision(ctx, s.source, s.plan().want)
+	p := s.plan()
+	report, err := s.source.Transport().Provision(ctx, s.source, p.want)
 	if err != nil {
 		return fmt.Errorf("provision subscription %s: %w", s.name, err)
 	}
+	if err := s.provisioned(ctx, report); err != nil {
+		return err
+	}
+	store, ok := s.storeElsewhere(p)
+	if !ok {
+		return nil
+	}
+	report, err = store.ProvisionStore(ctx, s.name)
+	if err != nil {
+		return fmt.Errorf("provision the dead-letter store of subscription %s: %w", s.name, err)
+	}
+	return s.provisioned(ctx, report)
+}
+
+// provisioned tells what was made, and refuses what is not as it must be.
+func (s *Subscription) provisioned(ctx context.Context, report transport.Report) error {
 	log := s.app.cfg.Logger.With("subscription", s.name)
 	for _, what := range report.Created {
 		log.InfoContext(ctx, "created", "what", what)

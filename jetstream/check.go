@@ -21,7 +21,7 @@ func (t *Transport) Check(ctx context.Context, src transport.Source, want transp
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{t: t, s: s, want: want}
+	c := &checker{t: t, s: s, want: want, at: s.address()}
 	c.settings()
 	if !c.account(ctx) {
 		return c.findings, c.err
@@ -42,6 +42,7 @@ type checker struct {
 	t        *Transport
 	s        *source
 	want     transport.Want
+	at       string // how errors call what is checked
 	findings []transport.Finding
 	err      error // the check could not be made
 }
@@ -72,9 +73,8 @@ func (c *checker) settings() {
 	if c.want.Reply {
 		c.fail(transport.CodeNoReply, "JetStream keeps messages for later and has no replies", "answer requests on core NATS: package natscore")
 	}
-	if c.want.DeadLetter && !validToken(c.want.Subscription) {
-		c.fail(transport.CodeInvalid, "the subscription name "+quote(c.want.Subscription)+" cannot be part of a dead letter's address",
-			"use letters, digits, '-' and '_' only")
+	if c.want.DeadLetter {
+		c.burier()
 	}
 	if lease := c.s.cfg.AckWait; lease > 0 && lease < minAckWait {
 		c.fail(transport.CodeAckWait, fmt.Sprintf("AckWait is %s, which is too short to be kept up reliably", lease),
@@ -94,7 +94,7 @@ func (c *checker) account(ctx context.Context) bool {
 		return false
 	}
 	if err != nil && !c.denied(err, "look at the account") {
-		c.err = seamError("check", c.s.address(), err, false)
+		c.err = seamError("check", c.at, err, false)
 		return false
 	}
 	if len(c.s.cfg.Subjects) > 1 && !serverAtLeast(c.t.nc(), 2, 10, 0) {
@@ -130,6 +130,6 @@ func (c *checker) unanswered(err error, purpose string) {
 		return
 	}
 	if c.err == nil {
-		c.err = seamError("check", c.s.address(), err, false)
+		c.err = seamError("check", c.at, err, false)
 	}
 }

@@ -35,6 +35,30 @@ func (c *checker) dead(ctx context.Context, src *natsjs.StreamInfo) {
 	c.redrive(ctx)
 }
 
+// CheckStore implements transport.PreparedStore: the dead-letter stream, the
+// redrive stream, and the permission to store dead letters.
+func (s *deadStore) CheckStore(ctx context.Context, subscription string) ([]transport.Finding, error) {
+	t := s.t()
+	c := &checker{t: t, s: &source{t: t}, want: transport.Want{Subscription: subscription}, at: t.deadStream()}
+	c.burier()
+	if !c.account(ctx) {
+		return c.findings, c.err
+	}
+	c.dead(ctx, nil)
+	if c.err == nil && validToken(subscription) {
+		c.mayBury(ctx)
+	}
+	return c.findings, c.err
+}
+
+// burier checks that the subscription can have dead letters here.
+func (c *checker) burier() {
+	if !validToken(c.want.Subscription) {
+		c.fail(transport.CodeInvalid, "the subscription name "+quote(c.want.Subscription)+" cannot be part of a dead letter's address",
+			"use letters, digits, '-' and '_' only")
+	}
+}
+
 // ownStream looks one of our own streams up. info is nil when it will be made,
 // ok is false when it cannot be used.
 func (c *checker) ownStream(ctx context.Context, want natsjs.StreamConfig, code transport.Code) (info *natsjs.StreamInfo, ok bool) {
@@ -119,8 +143,8 @@ func (c *checker) redrive(ctx context.Context) {
 		c.warn(transport.CodeRedriveStream, fmt.Sprintf("the redrive stream %s has %s retention: what was redriven and handled stays there", info.Config.Name, info.Config.Retention),
 			"make it again with work-queue retention")
 	}
-	if !validToken(c.want.Subscription) {
-		return
+	if !c.want.DeadLetter || !validToken(c.want.Subscription) {
+		return // what is not from this transport does not come back over it
 	}
 	have, err := c.t.consumerInfo(ctx, info.Config.Name, c.want.Subscription)
 	switch {

@@ -76,7 +76,7 @@ func (t *Transport) redriveConsumer(want transport.Want) natsjs.ConsumerConfig {
 // deadStore implements transport.DeadLetterStore.
 type deadStore Transport
 
-var _ transport.DeadLetterStore = (*deadStore)(nil)
+var _ transport.PreparedStore = (*deadStore)(nil)
 
 func (s *deadStore) t() *Transport { return (*Transport)(s) }
 

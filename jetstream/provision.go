@@ -177,19 +177,34 @@ func (p *provisioner) note(f transport.Finding) {
 	p.report.Findings = append(p.report.Findings, f)
 }
 
+// ProvisionStore implements transport.PreparedStore. It makes the dead-letter
+// stream and the redrive stream. A consumer that takes back what is redriven is
+// made for subscriptions on this transport only: no other would read it.
+func (s *deadStore) ProvisionStore(ctx context.Context, subscription string) (transport.Report, error) {
+	p := provisioner{t: s.t(), want: transport.Want{Subscription: subscription}}
+	err := p.deadStreams(ctx)
+	return p.report, err
+}
+
 // deadLetters makes the dead-letter stream, the redrive stream and this
 // subscription's consumer on it.
 func (p *provisioner) deadLetters(ctx context.Context) error {
+	if err := p.deadStreams(ctx); err != nil {
+		return err
+	}
+	return p.consumer(ctx, p.t.redriveStream(), p.t.redriveConsumer(p.want), p.t.set.dead.Mode, false)
+}
+
+func (p *provisioner) deadStreams(ctx context.Context) error {
 	if !validToken(p.want.Subscription) {
 		return transport.Invalid("provision dead letters", p.want.Subscription, "the name of a subscription with dead letters is made of letters, digits, '-' and '_'")
 	}
-	mode := p.t.set.dead.Mode
 	for _, cfg := range []natsjs.StreamConfig{p.t.deadConfig(), p.t.redriveConfig()} {
-		if err := p.stream(ctx, cfg, mode, cfg.Subjects, true); err != nil {
+		if err := p.stream(ctx, cfg, p.t.set.dead.Mode, cfg.Subjects, true); err != nil {
 			return err
 		}
 	}
-	return p.consumer(ctx, p.t.redriveStream(), p.t.redriveConsumer(p.want), mode, false)
+	return nil
 }
 
 func missing(op, what, hint string) error {

@@ -72,3 +72,22 @@ type LetterCount struct {
 	Fingerprint  string
 	Count        int
 }
+
+// PreparedStore is a DeadLetterStore that needs something of its broker before
+// it can take a dead letter, such as a stream. An app calls it at its start for
+// every subscription that is told to use the store although it is not the one
+// of the source's own transport, in the places where it calls Check and
+// Provision of that transport.
+type PreparedStore interface {
+	DeadLetterStore
+
+	// CheckStore compares what the store needs to keep the dead letters of a
+	// subscription with what its broker has today, and changes nothing. It
+	// returns every contradiction it found; the error is for a check that could
+	// not be made at all.
+	CheckStore(ctx context.Context, subscription string) ([]Finding, error)
+
+	// ProvisionStore makes what is missing, as far as the settings of the store
+	// allow. It is idempotent and never repairs drift in silence.
+	ProvisionStore(ctx context.Context, subscription string) (Report, error)
+}
