@@ -76,6 +76,9 @@ const (
 	// hangGrace is how long a handler may take to return after its context
 	// ended, before it is left behind.
 	hangGrace = 5 * time.Second
+	// hungLimit is how many handlers may hang for each slot until the slot
+	// stays empty.
+	hungLimit = 4
 	// settleBudget bounds all tries of one settlement.
 	settleBudget = 10 * time.Second
 	// leaseless is the pace of the keeper where there are no leases.
@@ -95,10 +98,12 @@ type Subscription struct {
 	settleCtx context.Context // never ends: settlements bound themselves
 	finished  chan struct{}   // closed by Run when it returns
 	started   atomic.Bool
-	stopping  atomic.Bool // the grace is over: attempts that end now were cut short
-	grace     atomic.Int64
+	fault     error // what Run returned; written before finished is closed
+	grace     *grace
+	stopping  atomic.Bool  // the grace is almost over: attempts that end now were cut short
+	gone      atomic.Bool  // Run has returned, or is about to
 	receiving atomic.Bool  // there is a receiver
-	hung      atomic.Int64 // workers left behind whose handlers have not returned
+	hung      atomic.Int64 // workers left behind whose handlers have not returned; pool.mu guards its changes
 	uncounted atomic.Bool  // the last count of an attempt failed
 
 	mu      sync.Mutex // guards what follows
@@ -126,32 +131,19 @@ func New(cfg Config) *Subscription {
 	// The stop signal outlives any caller's context: it belongs to the
 	// subscription, and Stop is what ends it.
 	recvCtx, stop := context.WithCancel(context.Background())
-	return &Subscription{
+	s := &Subscription{
 		redelivers: cfg.Source.Transport().Capabilities().Redelivers,
 		exact:      cfg.Timeout > 0 || cfg.MaxLease < exactLease,
 		cfg:        cfg, stop: stop, recvCtx: recvCtx, settleCtx: context.WithoutCancel(recvCtx), finished: make(chan struct{}),
 		state: observe.StateIdle, since: time.Now(), stuck: make(map[obstacle]string),
 		workers: make(map[*worker]struct{}), held: make(map[*Manual]struct{}),
 	}
+	s.grace = newGrace(s.settleCtx)
+	return s
 }
 
 // Name returns the subscription's name.
 func (s *Subscription) Name() string { return s.cfg.Name }
-
-// Stop stops taking messages and lets the handlers finish. Those that have not
-// when grace ends are cancelled, and their messages given back uncharged. Stop
-// does not wait; Done is closed when all is settled. Only the first call counts.
-func (s *Subscription) Stop(grace time.Duration) {
-	s.grace.CompareAndSwap(0, max(int64(grace), 1))
-	s.stop()
-	if s.started.CompareAndSwap(false, true) { // never ran: nothing to wait for
-		s.setState(observe.StateStopped, "")
-		close(s.finished)
-	}
-}
-
-// Done returns a channel that is closed when the subscription has ended.
-func (s *Subscription) Done() <-chan struct{} { return s.finished }
 
 // Health returns the state and the counts of this moment.
 func (s *Subscription) Health() observe.Health {
@@ -160,7 +152,7 @@ func (s *Subscription) Health() observe.Health {
 	h := observe.Health{
 		Subscription: s.cfg.Name, Source: s.cfg.Source.String(),
 		State: s.state, Since: s.since, Reason: s.reason,
-		Counts: s.past, Hung: int(s.hung.Load()), Waiting: len(s.held),
+		Counts: s.past, Hung: max(int(s.hung.Load()), 0), Waiting: len(s.held),
 	}
 	h.Counts.Dropped += s.dropped
 	for w := range s.workers {

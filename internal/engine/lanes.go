@@ -181,7 +181,8 @@ func (l *lanes) abort(ln *lane) {
 	l.giveBackAll(rest, 0)
 }
 
-// release closes the lanes and gives back what no worker has in hand.
+// release closes the lanes and gives back what no worker has in hand. It does not
+// wait for that: the one who stops does, while there is grace.
 func (l *lanes) release() {
 	l.mu.Lock()
 	if l.closed {
@@ -191,7 +192,6 @@ func (l *lanes) release() {
 	l.closed = true
 	// The messages of one key go back one after the other, in their order, and
 	// keys do not wait for each other.
-	var keys sync.WaitGroup
 	for _, ln := range l.byKey {
 		var delay time.Duration
 		if !ln.due.IsZero() {
@@ -202,12 +202,11 @@ func (l *lanes) release() {
 		if ln.taken {
 			items = items[1:]
 		}
-		keys.Go(func() { l.giveBackAll(items, delay) })
+		l.p.helpers.Go(func() { l.giveBackAll(items, delay) })
 	}
 	l.byKey, l.queue, l.count = nil, nil, 0
 	l.ready.Broadcast()
 	l.mu.Unlock()
-	keys.Wait()
 }
 
 // giveBackAll returns deliveries of one key, which is held up for delay.
@@ -229,9 +228,9 @@ func (l *lanes) giveBack(it *laneItem, delay time.Duration) {
 	}
 	// A failure leaves the message to its lease, which brings it back.
 	if atOnce {
-		_ = handBack(s.settleCtx, it.delivery)
+		_ = handBack(s.grace.ctx, it.delivery)
 	} else {
-		_ = it.delivery.Nack(s.settleCtx, delay)
+		_ = it.delivery.Nack(s.grace.ctx, delay)
 	}
 	s.mu.Lock()
 	s.past.Returned++
@@ -321,6 +320,6 @@ func (w *worker) parkHead(l *lanes, ln *lane, c *judgement) {
 		c.verdict = recovery.Verdict{Action: recovery.Handle}
 	}
 	if !l.park(ln, w.parkFor) {
-		_ = c.delivery.Nack(w.s.settleCtx, w.parkFor)
+		_ = c.delivery.Nack(w.s.grace.ctx, w.parkFor)
 	}
 }

@@ -140,6 +140,6 @@ func (p *pool) returnHeld() {
 	p.s.mu.Unlock()
 	for m := range held {
 		// A failure leaves the message to its lease, which brings it back.
-		_ = m.settle(recovery.Verdict{Action: recovery.Return}, func() error { return handBack(p.s.settleCtx, m.c.delivery) })
+		_ = m.settle(recovery.Verdict{Action: recovery.Return}, func() error { return handBack(p.s.grace.ctx, m.c.delivery) })
 	}
 }

@@ -29,21 +29,19 @@ func (s *Subscription) Run(ctx context.Context) error {
 		return nil // it was stopped before it ran, which is a clean stop
 	}
 	defer close(s.finished)
+	s.setState(observe.StateStarting, "")
 	p := newPool(s, context.WithoutCancel(ctx))
 	p.start()
-	s.setState(observe.StateStarting, "")
-	s.supervise(p)
+	<-s.recvCtx.Done()
 	s.setState(observe.StateStopping, "")
-	unfinished := p.finish(time.Duration(s.grace.Load()))
+	s.fault = p.finish()
 	s.setState(observe.StateStopped, "")
-	if unfinished > 0 {
-		return fmt.Errorf("stop subscription %s: %d handlers did not return within the grace period; the broker will hand their messages out again", s.cfg.Name, unfinished)
-	}
-	return nil
+	return s.fault
 }
 
 // supervise keeps a receiver open until the stop, and closes the last one.
-func (s *Subscription) supervise(p *pool) {
+func (p *pool) supervise() {
+	s := p.s
 	for failures := 0; s.recvCtx.Err() == nil; {
 		rx, err := s.open(failures > 0)
 		if err != nil {
@@ -105,9 +103,10 @@ func (s *Subscription) pauseAfter(failures int, err error) {
 	}
 }
 
-// closeReceiver hands back what was buffered. A stop must not cut it short.
+// closeReceiver hands back what was buffered. At a stop it has the whole grace
+// for it, beside the handlers that finish.
 func (s *Subscription) closeReceiver(rx transport.Receiver) {
-	ctx, cancel := context.WithTimeout(s.settleCtx, closeBudget)
+	ctx, cancel := context.WithTimeout(s.grace.ctx, closeBudget)
 	defer cancel()
 	if err := rx.Close(ctx); err != nil && !errors.Is(err, transport.ErrClosed) {
 		s.cfg.Logger.Warn("close receiver", "err", err)
@@ -126,13 +125,13 @@ type pool struct {
 	mu     sync.Mutex    // guards what follows, and changes of current
 	failed chan error    // one place: the failure of rx
 	alive  int           // workers that have not ended and do not hang
+	empty  int           // slots without a worker, because too many hang
+	gone   bool          // Run has returned, or is about to: no worker starts any more
 	quiet  chan struct{} // closed when alive is 0 after the stop
-
-	empty atomic.Int64 // slots without a worker, because too many hang
 
 	lastPace time.Duration // of the keeper, which alone uses it
 
-	helpers sync.WaitGroup // the keeper and the lanes' dispatcher
+	helpers sync.WaitGroup // all that is not a worker: supervisor, keeper, dispatcher, and what gives back
 	endWork chan struct{}  // closed when the helpers must end
 }
 
@@ -163,18 +162,24 @@ func (p *pool) start() {
 		p.helpers.Go(l.dispatch)
 	}
 	p.helpers.Go(p.keepLeases)
-	for range max(p.s.cfg.Want.Concurrency, 1) {
+	p.helpers.Go(p.supervise)
+	for range p.slots() {
 		p.spawn(nil)
 	}
 }
 
-// spawn starts a worker, which first settles e if there is one. It is joined through alive and quiet and not through a
-// WaitGroup, because a worker whose handler hangs is taken out of the count.
+// spawn starts a worker, which first settles e if there is one. It is joined
+// through alive and quiet and not through a WaitGroup, because a worker whose
+// handler hangs is taken out of the count.
 func (p *pool) spawn(e *estate) {
 	w := &worker{p: p, s: p.s, estate: e}
 	w.timer = time.AfterFunc(time.Hour, w.overdue)
 	w.timer.Stop()
 	p.mu.Lock()
+	if p.gone {
+		p.mu.Unlock()
+		return
+	}
 	p.alive++
 	p.mu.Unlock()
 	p.s.mu.Lock()
@@ -183,15 +188,55 @@ func (p *pool) spawn(e *estate) {
 	go w.run()
 }
 
-// fillSlot starts a worker for an empty slot, and tells whether there was one.
-func (p *pool) fillSlot() bool {
-	for n := p.empty.Load(); n > 0 && p.s.recvCtx.Err() == nil; n = p.empty.Load() {
-		if p.empty.CompareAndSwap(n, n-1) {
-			p.spawn(nil)
-			return true
+// hang counts a handler that was left behind. It tells whether its slot stays
+// empty, because too many hang.
+func (p *pool) hang() (hung int, last bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	hung = int(p.s.hung.Add(1))
+	last = hung > p.slots()*hungLimit
+	if last {
+		p.empty++
+	}
+	return hung, last
+}
+
+// unhang is for a handler that was left behind and has returned: there is room
+// again.
+func (p *pool) unhang() {
+	p.mu.Lock()
+	p.s.hung.Add(-1)
+	fill := p.empty > 0 && p.s.recvCtx.Err() == nil
+	if fill {
+		p.empty--
+	}
+	p.mu.Unlock()
+	if fill {
+		p.spawn(nil)
+		p.tellSlots()
+	}
+}
+
+// slots is how many handlers run at once.
+func (p *pool) slots() int { return max(p.s.cfg.Want.Concurrency, 1) }
+
+// tellSlots makes it visible whether there is a slot left. Whoever says
+// something looks again, so that what was said last is true.
+func (p *pool) tellSlots() {
+	for told := -1; ; {
+		p.mu.Lock()
+		empty := p.empty
+		p.mu.Unlock()
+		if empty == told {
+			return
+		}
+		told = empty
+		if empty >= p.slots() {
+			p.s.block(noSlots, errHungLimit.Error())
+		} else {
+			p.s.unblock(noSlots)
 		}
 	}
-	return false
 }
 
 // leave takes a worker out of the count of those that are waited for.
@@ -272,56 +317,4 @@ func (p *pool) waitFailure(ctx context.Context) (alone *solo, err error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// finish waits for the workers. Handlers still running shortly before the grace
-// ends are cancelled and their messages given back; what has not returned then
-// is left to its fate and counted.
-func (p *pool) finish(grace time.Duration) (unfinished int) {
-	p.mu.Lock()
-	p.checkQuietLocked()
-	p.mu.Unlock()
-	reserve := min(grace/5, 2*time.Second)
-	if !p.waitQuiet(grace - reserve) {
-		p.s.stopping.Store(true)
-		p.cancelAttempts()
-		p.waitQuiet(reserve)
-	}
-	close(p.endWork)
-	p.helpers.Wait()
-	p.returnHeld()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.alive + int(p.s.hung.Load())
-}
-
-func (p *pool) waitQuiet(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-p.quiet:
-		return true
-	case <-t.C:
-		return false
-	}
-}
-
-// cancelAttempts ends the context of every attempt that runs.
-func (p *pool) cancelAttempts() {
-	for _, w := range p.s.allWorkers() {
-		w.cancel(context.Canceled)
-	}
-	if l := p.s.lanes; l != nil {
-		l.release()
-	}
-}
-
-func (s *Subscription) allWorkers() []*worker {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]*worker, 0, len(s.workers))
-	for w := range s.workers {
-		all = append(all, w)
-	}
-	return all
 }

@@ -109,7 +109,7 @@ func (w *worker) depart(returned bool) {
 	w.delivery = nil
 	abandoned := w.abandoned
 	w.mu.Unlock()
-	w.s.retire(w, abandoned)
+	w.s.retire(w)
 	w.endAlone()
 	switch {
 	case !abandoned:
@@ -117,8 +117,8 @@ func (w *worker) depart(returned bool) {
 			w.p.spawn(e)
 		}
 		w.p.leave()
-	case w.p.fillSlot(): // there is room again
-		w.s.unblock(noSlots)
+	default:
+		w.p.unhang()
 	}
 }
 
@@ -152,14 +152,11 @@ func (w *worker) runPlain() {
 }
 
 // retire takes an ended worker out of the books and keeps its counts.
-func (s *Subscription) retire(w *worker, abandoned bool) {
+func (s *Subscription) retire(w *worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.workers, w)
 	w.counts.addTo(&s.past)
-	if abandoned {
-		s.hung.Add(-1)
-	}
 }
 
 // handle brings one delivery to its end. It returns false when the worker was
@@ -380,10 +377,10 @@ func (w *worker) armLocked(now time.Time) {
 }
 
 // end marks the end of an attempt. mine is false when the delivery was taken
-// over because the handler hung.
+// over because the handler hung, or left to the broker because Run has returned.
 func (w *worker) end(ctx *Context) (timedOut, mine bool) {
 	w.mu.Lock()
-	timedOut, mine = w.timedOut, !w.abandoned
+	timedOut, mine = w.timedOut, !w.abandoned && !w.s.gone.Load()
 	armed := !w.deadline.IsZero()
 	if armed {
 		w.deadline = time.Time{}
@@ -419,7 +416,7 @@ func (w *worker) cancel(err error) {
 // none.
 func (w *worker) overdue() {
 	w.mu.Lock()
-	if w.ctx == nil || w.deadline.IsZero() || time.Now().Before(w.deadline) {
+	if w.ctx == nil || w.deadline.IsZero() || time.Now().Before(w.deadline) || w.s.gone.Load() {
 		w.mu.Unlock()
 		return
 	}
@@ -455,11 +452,7 @@ func (w *worker) timeOutLocked() {
 // whatever its handler holds. It unlocks w.mu.
 func (w *worker) abandonLocked() {
 	s := w.s
-	hung := int(s.hung.Add(1))
-	e := &estate{c: *w.c, lane: w.lane, lost: w.lost.Load(), last: hung > max(s.cfg.Want.Concurrency, 1)*4}
-	if e.last {
-		w.p.empty.Add(1)
-	}
+	e := &estate{c: *w.c, lane: w.lane, lost: w.lost.Load()}
 	w.abandoned = true
 	w.delivery, w.ctx, w.c = nil, nil, nil
 	err := &recovery.TimeoutError{After: w.limit, Hung: true}
@@ -468,6 +461,8 @@ func (w *worker) abandonLocked() {
 	}
 	w.mu.Unlock()
 
+	var hung int
+	hung, e.last = w.p.hang()
 	c := &e.c
 	s.cfg.Logger.Error("handler hangs and was left behind", "id", c.message.ID, "subject", c.message.Subject, "attempt", c.attempt, "hung", hung)
 	s.observe(c.event(observe.Abandoned, err))
@@ -481,7 +476,7 @@ func (w *worker) abandonLocked() {
 		s.notNow(c, hangGrace)
 	}
 	if e.last {
-		s.block(noSlots, errHungLimit.Error())
+		w.p.tellSlots()
 	}
 	w.p.spawn(e)
 	w.p.leave()
