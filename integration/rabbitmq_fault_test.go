@@ -217,6 +217,8 @@ func TestRabbitMQAlarmBlocksPublishersOnly(t *testing.T) {
 	w := newRabbitWorld(t, b)
 	src := w.queue(nil)
 	rx := w.open(src, 10)
+	failing := w.publish("failing")
+	failed := w.receive(rx)
 	before := w.publish("before")
 	stalled := rabbitEvents(t, w.rmq, transport.Stalled)
 	flowing := rabbitEvents(t, w.rmq, transport.Flowing)
@@ -236,6 +238,20 @@ func TestRabbitMQAlarmBlocksPublishersOnly(t *testing.T) {
 	if w.receiveAck(rx) != before.ID {
 		t.Error("the consumer was blocked as well")
 	}
+	// A message that fails now cannot be copied: it waits for the end of the alarm,
+	// and its worker does not.
+	if err := failed.Nack(w.soon(), 200*time.Millisecond); err != nil {
+		t.Errorf("nack during the alarm: %v", err)
+	}
+	b.Ctl(t, "set_vm_memory_high_watermark", "absolute", "4GB")
+	rabbitAwait(t, flowing, "the end of the alarm is told")
+	w.eventually("the message that failed comes back", func() bool {
+		d := w.receive(rx)
+		w.ack(d)
+		return d.Message().ID == failing.ID && d.Deliveries() == 2
+	})
+	b.Ctl(t, "set_vm_memory_high_watermark", "absolute", "1MB")
+	_ = w.rmq.Publish(short(), rabbitmq.QueueAddress(w.name), w.message("during"))
 	w.proxy.Cut()
 	w.eventually("both connections are back", func() bool { return w.rmq.ServerVersion() != "" })
 	other := rabbitConnect(t, b.URL())
@@ -248,7 +264,6 @@ func TestRabbitMQAlarmBlocksPublishersOnly(t *testing.T) {
 	w.eventually("publishing works again", func() bool {
 		return w.rmq.Publish(short(), rabbitmq.QueueAddress(w.name), w.message("after")) == nil
 	})
-	_ = flowing // it is told where the alarm ends on a connection that was blocked
 }
 
 func TestRabbitMQCloseReturnsWhileTheBrokerIsAway(t *testing.T) {

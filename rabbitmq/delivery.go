@@ -103,7 +103,11 @@ func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 		case len(r.rungs) == 0 || r.holds(d, delay):
 			return d.requeueAfter(delay)
 		}
-		return r.park(ctx, d, delay)
+		err := r.park(ctx, d, delay)
+		if errors.Is(err, transport.ErrTooLarge) || errors.Is(err, transport.ErrInvalid) {
+			return d.requeueAfter(delay) // no copy of it can be made
+		}
+		return err
 	})
 }
 

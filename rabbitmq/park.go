@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -56,23 +57,32 @@ func (r *receiver) recount(ctx context.Context, d *delivery) error {
 	return r.forward(ctx, &parked{d: d, key: r.src.cfg.Name, msg: msg}, id)
 }
 
+// forwardWait is how long a nack waits for a connection and for room in the
+// publish window. After that the mender waits in its place, and the worker goes
+// on: a delivery that nobody settles would stay with its channel for ever.
+const forwardWait = time.Second
+
 // forward publishes the copy. When the outcome is known, arrived is called.
 func (r *receiver) forward(ctx context.Context, p *parked, id string) error {
-	if d := p.d; d.lane.ch.IsClosed() {
+	if p.d.lane.ch.IsClosed() {
 		return transport.ErrLeaseLost
 	}
 	if err := r.t.checkPublishing("nack", p.key, &p.msg); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.t.set.confirm, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, forwardWait, errTimeout)
 	defer cancel()
 	e := &entry{id: id, key: p.key, then: func(err error) { r.arrived(p, err) }}
 	r.underWay(1)
 	err := r.t.publisher.send(ctx, nil, e, &p.msg)
-	if err != nil {
+	switch {
+	case errors.Is(err, transport.ErrClosed):
 		r.underWay(-1)
+		return err
+	case err != nil:
+		r.arrived(p, err)
 	}
-	return err
+	return nil
 }
 
 // arrived settles the original of a copy that is confirmed, and leaves any other

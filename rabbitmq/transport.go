@@ -54,7 +54,8 @@ var (
 )
 
 // Connect connects to the broker or cluster at url (several may be separated by
-// commas, and are tried in turn) and returns a transport.
+// commas, and are tried in turn) and returns a transport. Special characters in a
+// password or virtual host, commas included, are written as %XX.
 //
 // ctx bounds the start only. A broker that is down at start is an error, unless
 // WaitForBroker is given. After the start both connections are restored for as
