@@ -195,8 +195,8 @@ func Name(name string) Option { return optionFunc(func(s *settings) { s.name = n
 func Concurrency(n int) Option { return optionFunc(func(s *settings) { s.concurrency = n }) }
 
 // Prefetch is how many messages may be held beyond those being handled, so that
-// a handler need not wait for the network. The default is Concurrency, and 256
-// with OrderBy. What is held and not yet handled is handed back at a stop.
+// a handler need not wait for the network. The default is Concurrency, 256 with
+// OrderBy, and none with BrokerRetries. What is held and not yet handled is handed back at a stop.
 func Prefetch(n int) Option {
 	return optionFunc(func(s *settings) { s.prefetch, s.prefetchSet = n, true })
 }

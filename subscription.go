@@ -159,6 +159,8 @@ func (s *Subscription) prefetch() int {
 		return s.settings.prefetch
 	case s.settings.orderBy != nil:
 		return 256
+	case s.settings.brokerRetries > 0:
+		return 0 // what a crash finds prefetched is counted
 	default:
 		return max(s.settings.concurrency, 1)
 	}

@@ -315,7 +315,11 @@ func (w *worker) finishHead(l *lanes, ln *lane, c *judgement) {
 // parkHead keeps a head for its next attempt, or gives it back if the stop came
 // first.
 func (w *worker) parkHead(l *lanes, ln *lane, c *judgement) {
-	if c.verdict.Action == recovery.RetryLater {
+	switch c.verdict.Action {
+	case uncounted:
+		c.err = nil // it has not failed
+		fallthrough
+	case recovery.RetryLater:
 		c.attempt++
 		c.verdict = recovery.Verdict{Action: recovery.Handle}
 	}
