@@ -116,16 +116,16 @@ func TestStopWhileTheCounterIsDown(t *testing.T) {
 	})
 }
 
-// deaf is a store whose answers to Add are lost, so many times.
-type deaf struct {
+// lossy is a store whose answers to Add are lost, so many times.
+type lossy struct {
 	*memory.CountStore
 	lost int
 }
 
-func (d *deaf) Add(ctx context.Context, key transport.CountKey, attempt string, expiry time.Duration) (int, error) {
-	n, err := d.CountStore.Add(ctx, key, attempt, expiry)
-	if d.lost > 0 {
-		d.lost--
+func (l *lossy) Add(ctx context.Context, key transport.CountKey, attempt string, expiry time.Duration) (int, error) {
+	n, err := l.CountStore.Add(ctx, key, attempt, expiry)
+	if l.lost > 0 {
+		l.lost--
 		return 0, &transport.Error{Op: "count attempt", Kind: transport.Unknown, Err: errors.New("timeout")}
 	}
 	return n, err
@@ -136,7 +136,7 @@ func (d *deaf) Add(ctx context.Context, key transport.CountKey, attempt string, 
 func TestLostAnswersOfTheCounterChargeNothing(t *testing.T) {
 	t.Parallel()
 	promise(t, func(t *testing.T, w *world) {
-		store := &deaf{memory.NewCountStore(), 20}
+		store := &lossy{memory.NewCountStore(), 20}
 		holdfast.Handle(w.app, w.queue("orders"), w.fails(errFlaky), slow(), holdfast.CountIn(store))
 		w.run()
 		w.publish("m1")
