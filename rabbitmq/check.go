@@ -2,8 +2,12 @@ package rabbitmq
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"regexp"
+	"strings"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -172,6 +176,27 @@ func (s *source) contradictions(want transport.Want) []transport.Finding {
 	return found
 }
 
+// netPolicy is the command that makes the queue send what it drops to the
+// dead-letter queue. The broker ignores a policy with a key that the type of the
+// queue does not have, so the limit stands there only for a quorum queue.
+func (s *source) netPolicy() string {
+	net := map[string]any{"dead-letter-exchange": "", "dead-letter-routing-key": deadName(s.cfg.Name)}
+	if s.cfg.Type == Quorum {
+		net["delivery-limit"] = defaultDeliveryLimit
+	}
+	definition, err := json.Marshal(net)
+	if err != nil {
+		return "rabbitmqctl set_policy" // text and a number can always be encoded
+	}
+	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+	vhost := ""
+	if at, err := amqp.ParseURI(s.t.urls[0]); err == nil && at.Vhost != "/" {
+		vhost = " -p " + quote(at.Vhost)
+	}
+	return fmt.Sprintf("rabbitmqctl set_policy%s --apply-to queues %s %s %s",
+		vhost, quote("holdfast-"+s.cfg.Name), quote("^"+regexp.QuoteMeta(s.cfg.Name)+"$"), quote(string(definition)))
+}
+
 // fewDeliveries is below what a policy with crashes and restarts may need.
 const fewDeliveries = 20
 
@@ -185,8 +210,7 @@ func (s *source) warnings(want transport.Want, v version) []transport.Finding {
 	if c.Declare == DeclareAdopt {
 		warn(transport.CodeNoNet,
 			fmt.Sprintf("the dead-lettering and the limits of the queue %s cannot be seen over AMQP: what the broker itself drops, expires or refuses may be lost", c.Name),
-			fmt.Sprintf("look with rabbitmqctl list_queues name type arguments policy; add a net with rabbitmqctl set_policy --apply-to queues holdfast-%s \"^%s$\" '{\"dead-letter-exchange\":\"\",\"dead-letter-routing-key\":\"%s\",\"delivery-limit\":%d}'",
-				c.Name, regexp.QuoteMeta(c.Name), deadName(c.Name), defaultDeliveryLimit))
+			"look with rabbitmqctl list_queues name type arguments policy; add a net with "+s.netPolicy())
 	}
 	if c.Type == Classic {
 		warn(transport.CodeNoCount,
