@@ -62,9 +62,6 @@ func (w *worker) count(c *judgement) (start bool) {
 		return s.countFailed(c, err)
 	}
 	s.countWorks()
-	if first {
-		c.whole = n == 1 || !c.first.IsZero()
-	}
 	c.attempt = n
 	if v := s.cfg.Policy.AdmitAttempt(n-1, c.retries); v.Action != recovery.Handle {
 		s.exhaust(c, v, n-1)

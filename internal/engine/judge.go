@@ -20,7 +20,10 @@ type judgement struct {
 	verdict    recovery.Verdict
 	err        error
 	first      time.Time // when its first known attempt ended; zero if none failed
-	whole      bool      // first is of the message's first attempt, not only of the first seen here
+	began      time.Time // when the first attempt of which this process knows started; zero where nobody needs it
+	from       int       // the number of that attempt; 0 before it
+	raw        int       // deliveries as the broker said when it handed this one out
+	noted      bool      // the ledger has this delivery as a retry
 	recounted  bool      // the broker was asked anew how often it handed the message out
 	failed     time.Time // when the last one ended
 	manual     *Manual
@@ -58,7 +61,7 @@ func (s *Subscription) consider(d transport.Delivery) judgement {
 func (s *Subscription) known(d transport.Delivery) judgement {
 	m := d.Message()
 	n := d.Deliveries()
-	c := judgement{delivery: d, message: m, deliveries: n, verdict: recovery.Verdict{Action: recovery.Handle}}
+	c := judgement{delivery: d, message: m, deliveries: n, raw: n, verdict: recovery.Verdict{Action: recovery.Handle}}
 	known := s.ledger.look(m.Position)
 	if known.over {
 		c.verdict, c.over = known.verdict, true
@@ -76,7 +79,7 @@ func (s *Subscription) known(d transport.Delivery) judgement {
 	if next, ok := known.next(n); ok {
 		c.attempt = next
 	}
-	c.whole = charged == 1 || !known.first.IsZero()
+	c.began, c.from = known.began, known.from
 	return c
 }
 
@@ -108,9 +111,12 @@ func (s *Subscription) recount(c *judgement) bool {
 	}
 	charged := max(c.charged-(c.deliveries-n), 1)
 	p := s.cfg.Policy
-	c.attempt = max(c.attempt-p.FirstAttempt(c.charged)+p.FirstAttempt(charged), 1)
+	less := p.FirstAttempt(c.charged) - p.FirstAttempt(charged)
+	c.attempt = max(c.attempt-less, 1)
+	if c.from > 0 {
+		c.from = max(c.from-less, 1)
+	}
 	c.charged, c.deliveries = charged, n
-	c.whole = c.whole || charged == 1
 	return true
 }
 
@@ -129,24 +135,34 @@ func (s *Subscription) judge(c *judgement, err error) {
 		c.verdict = recovery.Verdict{Action: keep}
 		return
 	}
-	c.failed = time.Now()
-	if c.first.IsZero() {
-		c.first = c.failed
-	}
-	s.decideOn(c, err)
-	if !c.whole && gaveUp(c.verdict) && s.recount(c) {
-		s.decideOn(c, err)
-	}
+	s.judgeFailure(c, err)
 	if c.verdict.Action == recovery.Ack && s.cfg.Compensate != nil {
 		c.verdict.Action = compensate
 	}
 }
 
-// decideOn asks the policy about the failure of the attempt that ended.
+// judgeFailure asks the policy about an attempt that failed. Before the message
+// is given up because of deliveries that nobody here has seen, the broker is
+// asked about them.
+func (s *Subscription) judgeFailure(c *judgement, err error) {
+	c.err, c.failed = err, time.Now()
+	if c.first.IsZero() {
+		c.first = c.failed
+	}
+	s.decideOn(c, err)
+	unseen := c.charged-c.retries > 1
+	if unseen && gaveUp(c.verdict) && s.recount(c) {
+		s.decideOn(c, err)
+	}
+}
+
+// decideOn asks the policy about the failure of the attempt that ended. The time
+// since the first attempt is what is known of it here, and at least what the
+// attempts before must have taken.
 func (s *Subscription) decideOn(c *judgement, err error) {
-	elapsed := c.failed.Sub(c.first)
-	if !c.whole {
-		elapsed = max(elapsed, s.cfg.Policy.MinElapsed(c.attempt))
+	var elapsed time.Duration
+	if s.cfg.Policy.Within > 0 && !c.began.IsZero() {
+		elapsed = c.failed.Sub(c.began) + s.cfg.Policy.MinElapsed(c.from)
 	}
 	c.verdict = s.decide(s.cfg.Policy, recovery.Failure{
 		Attempt: c.attempt, Err: err, Elapsed: elapsed,

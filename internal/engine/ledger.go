@@ -17,10 +17,11 @@ const ledgerSize = 1 << 16
 type note struct {
 	position string
 	first    time.Time // when its first known attempt ended
+	began    time.Time // when that started
+	from     int       // and its number
 	attempts int       // charged so far, when the count of deliveries was seen
 	seen     int
 	retries  int  // deliveries that ended in a retry
-	retried  int  // the count of deliveries when the last of them did
 	returned int  // deliveries given back uncharged that the broker counts
 	over     bool // verdict was performed, only the ack is missing
 	verdict  recovery.Verdict

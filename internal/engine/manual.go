@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -13,18 +14,25 @@ import (
 // later ones are ErrSettled. It is safe for concurrent use, and may be used
 // after the handler returned: the lease is kept for Config.MaxLease.
 type Manual struct {
-	s *Subscription
-	c judgement
+	s     *Subscription
+	until time.Time // how long the lease is kept
 
 	mu      sync.Mutex // guards what follows; not held during a settlement
+	c       judgement  // of the attempt that ran last
 	settled bool
 	busy    bool
-
-	until time.Time // how long the lease is kept
 }
 
-func newManual(s *Subscription, c *judgement, now time.Time) *Manual {
-	return &Manual{s: s, c: *c, until: now.Add(s.cfg.MaxLease)}
+// byHand makes the Manual of a delivery, or shows it the next attempt.
+func (s *Subscription) byHand(c *judgement, now time.Time) *Manual {
+	m := c.manual
+	if m == nil {
+		m = &Manual{s: s, until: now.Add(s.cfg.MaxLease)}
+	}
+	m.mu.Lock()
+	m.c = *c
+	m.mu.Unlock()
+	return m
 }
 
 // isSettled reports whether the delivery was settled by hand. A nil Manual
@@ -40,51 +48,89 @@ func (m *Manual) isSettled() bool {
 
 // Ack settles the message as done.
 func (m *Manual) Ack(ctx context.Context) error {
-	return m.settle(recovery.Verdict{Action: recovery.Ack}, func() error { return m.c.delivery.Ack(ctx) })
+	return m.settle(func(c *judgement) error {
+		c.verdict = recovery.Verdict{Action: recovery.Ack}
+		if err := c.delivery.Ack(ctx); err != nil {
+			return err
+		}
+		m.s.forget(c)
+		return nil
+	})
 }
 
-// Nack gives the message back, to be handled again not before delay.
+// errNackedByHand is what an attempt that was nacked by hand failed with.
+var errNackedByHand = errors.New("given back by hand")
+
+// Nack gives the message back, to be handled again not before delay. It counts
+// as a failed attempt: after the last one that the policy gives, the message
+// comes back at once and is not handled any more but becomes a dead letter.
 func (m *Manual) Nack(ctx context.Context, delay time.Duration) error {
-	v := recovery.Verdict{Action: recovery.RetryLater, Delay: delay}
-	return m.settle(v, func() error { return m.c.delivery.Nack(ctx, delay) })
+	return m.settle(func(c *judgement) error {
+		m.s.nackedByHand(c, delay)
+		// Noted before, for it may be back before this returns.
+		return c.delivery.Nack(ctx, c.verdict.Delay)
+	})
+}
+
+// nackedByHand judges an attempt that was nacked by hand.
+func (s *Subscription) nackedByHand(c *judgement, delay time.Duration) {
+	s.judgeFailure(c, recovery.RetryAfter(errNackedByHand, delay))
+	s.remember(c)
+	switch c.verdict.Action {
+	case recovery.DeadLetter, recovery.Drop, recovery.Reject:
+		s.condemn(c)
+		delay = 0
+	}
+	c.verdict = recovery.Verdict{Action: recovery.RetryLater, Delay: delay, Class: c.verdict.Class}
+	s.outlive(c)
 }
 
 // Reject settles the message by the broker's own terminal.
 func (m *Manual) Reject(ctx context.Context, reason string) error {
-	r, ok := m.c.delivery.(transport.Rejecter)
-	if !ok {
-		return transport.Unsupported("reject", m.c.message.Subject, "return holdfast.Permanent(err) to dead-letter the message instead")
-	}
-	v := recovery.Verdict{Action: recovery.Reject, Reason: recovery.Rejected}
-	return m.settle(v, func() error { return r.Reject(ctx, reason) })
+	return m.settle(func(c *judgement) error {
+		r, ok := c.delivery.(transport.Rejecter)
+		if !ok {
+			return transport.Unsupported("reject", c.message.Subject, "return holdfast.Permanent(err) to dead-letter the message instead")
+		}
+		c.verdict = recovery.Verdict{Action: recovery.Reject, Reason: recovery.Rejected}
+		if err := r.Reject(ctx, reason); err != nil {
+			return err
+		}
+		m.s.forget(c)
+		return nil
+	})
 }
 
-func (m *Manual) settle(v recovery.Verdict, do func() error) error {
+// settle lets one settlement through at a time, and none after one that
+// succeeded.
+func (m *Manual) settle(do func(*judgement) error) error {
 	m.mu.Lock()
 	if m.settled || m.busy {
 		m.mu.Unlock()
 		return transport.ErrSettled
 	}
 	m.busy = true
+	c := m.c
 	m.mu.Unlock()
 
-	err := do()
+	err := do(&c)
 
 	m.mu.Lock()
 	m.busy, m.settled = false, err == nil
+	m.c.noted = m.c.noted || c.noted
 	m.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	m.s.settledByHand(m, v)
+	m.s.settledByHand(m, &c)
 	return nil
 }
 
 // settledByHand keeps the books of a settlement by hand.
-func (s *Subscription) settledByHand(m *Manual, v recovery.Verdict) {
+func (s *Subscription) settledByHand(m *Manual, c *judgement) {
 	s.mu.Lock()
 	delete(s.held, m)
-	switch v.Action {
+	switch c.verdict.Action {
 	case recovery.Ack:
 		s.past.Handled++
 	case recovery.RetryLater:
@@ -95,9 +141,7 @@ func (s *Subscription) settledByHand(m *Manual, v recovery.Verdict) {
 		s.past.Returned++
 	}
 	s.mu.Unlock()
-	c := m.c
-	c.verdict = v
-	s.settled(&c)
+	s.settled(c)
 }
 
 // keep holds a delivery that its handler will settle later.
@@ -124,12 +168,19 @@ func (s *Subscription) keepHeld() {
 	}
 	s.mu.Unlock()
 	for _, m := range held {
-		if extend(m.c.delivery) != nil {
+		if extend(m.delivery()) != nil {
 			s.mu.Lock()
 			delete(s.held, m)
 			s.mu.Unlock()
 		}
 	}
+}
+
+// delivery is what is settled by hand.
+func (m *Manual) delivery() transport.Delivery {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.c.delivery
 }
 
 // returnHeld gives back what nobody settled before the stop.
@@ -140,6 +191,10 @@ func (p *pool) returnHeld() {
 	p.s.mu.Unlock()
 	for m := range held {
 		// A failure leaves the message to its lease, which brings it back.
-		_ = m.settle(recovery.Verdict{Action: recovery.Return}, func() error { return handBack(p.s.grace.ctx, m.c.delivery) })
+		_ = m.settle(func(c *judgement) error {
+			p.s.uncount(c)
+			c.verdict = recovery.Verdict{Action: recovery.Return}
+			return handBack(p.s.grace.ctx, c.delivery)
+		})
 	}
 }

@@ -115,15 +115,13 @@ func (s *Subscription) remember(c *judgement) {
 		return
 	}
 	s.ledger.change(c.message.Position, func(n *note) {
-		if n.retried != c.deliveries { // a lane retries more than once in one delivery
+		if !c.noted { // a lane retries more than once in one delivery
 			n.retries++
-			n.retried = c.deliveries
 		}
-		n.attempts, n.seen = c.attempt, c.deliveries
-		if n.first.IsZero() {
-			n.first = c.first
-		}
+		n.attempts, n.seen = c.attempt, c.raw
+		n.first, n.began, n.from = c.first, c.began, c.from
 	})
+	c.noted = true
 }
 
 // uncharge notes a delivery whose attempt does not count. What the transport
@@ -133,7 +131,10 @@ func (s *Subscription) uncharge(c *judgement, leftOut bool) {
 		if !leftOut {
 			n.returned++
 		}
-		n.attempts, n.seen = c.attempt-1, c.deliveries
+		n.attempts, n.seen = c.attempt-1, c.raw
+		if !c.first.IsZero() { // an attempt before this one failed
+			n.first, n.began, n.from = c.first, c.began, c.from
+		}
 	})
 }
 

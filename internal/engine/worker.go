@@ -224,8 +224,11 @@ func (w *worker) attempts(c *judgement) bool {
 func (w *worker) attempt(c *judgement) bool {
 	s := w.s
 	started := s.clock()
-	if s.cfg.Policy.Ack == recovery.Manual && c.manual == nil {
-		c.manual = newManual(s, c, started)
+	if c.from == 0 {
+		c.began, c.from = started, c.attempt
+	}
+	if s.cfg.Policy.Ack == recovery.Manual {
+		c.manual = s.byHand(c, started)
 	}
 	task := s.cfg.NewTask(Attempt{Delivery: c.delivery, Number: c.attempt, Deliveries: c.deliveries, Manual: c.manual})
 	err, mine := w.watch(c, task, started)
@@ -246,7 +249,7 @@ func (w *worker) attempt(c *judgement) bool {
 // clock is the time where something depends on when an attempt starts, and zero
 // otherwise: to ask for it is a good part of an attempt's cost.
 func (s *Subscription) clock() time.Time {
-	if s.exact || s.cfg.Observe != nil || s.cfg.Policy.Ack == recovery.Manual {
+	if s.exact || s.cfg.Observe != nil || s.cfg.Policy.Within > 0 || s.cfg.Policy.Ack == recovery.Manual {
 		return time.Now()
 	}
 	return time.Time{}
