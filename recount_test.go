@@ -19,6 +19,7 @@ import (
 type overcounter struct {
 	*memory.Broker
 	extra int
+	from  int // the delivery from which on there are more
 	asked int
 	fail  error
 }
@@ -66,7 +67,7 @@ type overcountedDelivery struct {
 }
 
 func (d overcountedDelivery) Deliveries() int {
-	if d.b.asked > 0 { // it has learned
+	if d.b.asked > 0 || d.Delivery.Deliveries() < d.b.from { // it has learned
 		return d.Delivery.Deliveries()
 	}
 	return d.Delivery.Deliveries() + d.b.extra

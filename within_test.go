@@ -74,13 +74,10 @@ func TestReturnsElsewhereAreNoAttemptsAfterAFailureHere(t *testing.T) {
 func TestReturnElsewhereBetweenTwoFailuresHereIsNoAttempt(t *testing.T) {
 	t.Parallel()
 	promise(t, func(t *testing.T, w *world) {
-		b := &overcounter{Broker: w.b}
+		b := &overcounter{Broker: w.b, extra: 1, from: 2} // another process had it after the first, and stopped
 		holdfast.Handle(w.app, b.queue("orders"), w.failsTimes(2, errFlaky), holdfast.Retry{Attempts: 3, Backoff: holdfast.Constant(time.Second)})
 		w.run()
 		w.publish("m1")
-		w.pass(time.Millisecond)
-		check.Equal(t, len(w.seen()), 1)
-		b.extra = 1 // another process had it in the meantime, and stopped
 		w.pass(time.Minute)
 		check.Equal(t, len(w.letters()), 0, "dead letters")
 		check.Equal(t, w.counts().Handled, 1)
