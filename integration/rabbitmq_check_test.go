@@ -27,33 +27,40 @@ func TestRabbitMQCheckFindsWhatWouldLoseMessages(t *testing.T) {
 	}{
 		{"a name of the broker", rabbitmq.QueueConfig{Name: "amq.mine"}, nil, transport.CodeInvalid, transport.LevelError},
 		{
-			"rejecting from a foreign queue", rabbitmq.QueueConfig{Name: w.name, Declare: rabbitmq.DeclareAdopt},
+			"rejecting from a foreign queue",
+			rabbitmq.QueueConfig{Name: w.name, Declare: rabbitmq.DeclareAdopt},
 			func(want *transport.Want) { want.Reject = true }, transport.CodeRejectDestroys, transport.LevelError,
 		},
 		{
-			"a dead-letter exchange that is not there", rabbitmq.QueueConfig{Name: w.name + "-1", DeadLetterExchange: w.name + "-no"},
+			"a dead-letter exchange that is not there",
+			rabbitmq.QueueConfig{Name: w.name + "-1", DeadLetterExchange: w.name + "-no"},
 			nil, transport.CodeDLXMissing, transport.LevelError,
 		},
 		{
-			"a queue that drops", rabbitmq.QueueConfig{Name: w.name + "-2", Arguments: amqp.Table{"x-overflow": "drop-head"}},
+			"a queue that drops",
+			rabbitmq.QueueConfig{Name: w.name + "-2", Arguments: amqp.Table{"x-overflow": "drop-head"}},
 			nil, transport.CodeAtMostOnce, transport.LevelError,
 		},
 		{
-			"a time to live", rabbitmq.QueueConfig{Name: w.name + "-3", Arguments: amqp.Table{"x-message-ttl": int64(1000)}},
+			"a time to live",
+			rabbitmq.QueueConfig{Name: w.name + "-3", Arguments: amqp.Table{"x-message-ttl": int64(1000)}},
 			nil, transport.CodeQueueLoses, transport.LevelWarning,
 		},
 		{"a low limit", rabbitmq.QueueConfig{Name: w.name + "-4", DeliveryLimit: 5}, nil, transport.CodeDeliveryLimit, transport.LevelWarning},
 		{"a classic queue", rabbitmq.QueueConfig{Name: w.name + "-5", Type: rabbitmq.Classic}, nil, transport.CodeNoCount, transport.LevelWarning},
 		{
-			"a stream with retries", rabbitmq.QueueConfig{Name: w.name + "-6", Type: rabbitmq.Stream, Offset: "next"},
+			"a stream with retries",
+			rabbitmq.QueueConfig{Name: w.name + "-6", Type: rabbitmq.Stream, Offset: "next"},
 			nil, transport.CodeNoRedelivery, transport.LevelError,
 		},
 		{
-			"an exchange of unknown kind", rabbitmq.QueueConfig{Name: w.name + "-7", Bindings: []rabbitmq.Binding{{Exchange: w.name + "-no"}}},
+			"an exchange of unknown kind",
+			rabbitmq.QueueConfig{Name: w.name + "-7", Bindings: []rabbitmq.Binding{{Exchange: w.name + "-no"}}},
 			nil, transport.CodeExchangeMissing, transport.LevelError,
 		},
 		{
-			"an exchange of another kind", rabbitmq.QueueConfig{Name: w.name + "-8", Bindings: []rabbitmq.Binding{{Exchange: "amq.topic", Kind: "direct"}}},
+			"an exchange of another kind",
+			rabbitmq.QueueConfig{Name: w.name + "-8", Bindings: []rabbitmq.Binding{{Exchange: "amq.topic", Kind: "direct"}}},
 			nil, transport.CodeExchangeDrift, transport.LevelError,
 		},
 	} {

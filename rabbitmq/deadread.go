@@ -19,7 +19,8 @@ const (
 	mostLetters = 60_000
 	// othersLook is how long to wait for somebody else who looks.
 	othersLook = 5 * time.Second
-	// silence ends a look at a queue that gives less than it counted.
+	// silence ends a look at a queue that gives less than it counted. Before the
+	// first letter it is longer: somebody else may be looking.
 	silence = 2 * time.Second
 )
 
@@ -108,7 +109,7 @@ func (a *admin) borrow(queue string, n int, use func([]amqp.Delivery) error) err
 // gatherDeliveries takes n deliveries, or what comes until there is a silence.
 func gatherDeliveries(in <-chan amqp.Delivery, n int) []amqp.Delivery {
 	raws := make([]amqp.Delivery, 0, n)
-	quiet := time.NewTimer(silence)
+	quiet := time.NewTimer(othersLook)
 	defer quiet.Stop()
 	for len(raws) < n {
 		select {

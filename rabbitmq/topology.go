@@ -145,9 +145,10 @@ func (s *source) retryQueue(r rung, v version) queue {
 }
 
 // deadQueue is where dead letters lie. Looking at one counts as a delivery, so
-// there is no limit: before 4.0 by saying nothing, since then by saying so.
+// there is no limit: before 4.0 by saying nothing, since then by saying so. Of
+// two who look at once, the second waits for the first.
 func deadQueue(work string, v version) queue {
-	args := amqp.Table{argType: string(Quorum)}
+	args := amqp.Table{argType: string(Quorum), argSAC: true}
 	if v.unlimited() {
 		args[argLimit] = int64(-1)
 	}
