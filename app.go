@@ -123,7 +123,39 @@ func (a *App) check(ctx context.Context, subs, others []*Subscription) ([]Findin
 			failed = append(failed, err)
 		}
 	}
+	// What is missing today is known only now.
+	findings = append(findings, disputes(subs, others)...)
 	return findings, errors.Join(failed...)
+}
+
+// disputes finds subscriptions that would be in each other's way once both are
+// provisioned. Others are provisioned already, and have no disputes left among
+// themselves.
+func disputes(subs, others []*Subscription) []Finding {
+	var findings []Finding
+	for i, s := range subs {
+		for _, other := range slices.Concat(subs[i+1:], others) {
+			if f, ok := dispute(s, other); ok {
+				findings = append(findings, f)
+			}
+		}
+	}
+	return findings
+}
+
+// dispute asks either of two subscriptions about the other.
+func dispute(a, b *Subscription) (Finding, bool) {
+	for _, pair := range [][2]*Subscription{{a, b}, {b, a}} {
+		n, ok := pair[0].source.(transport.Neighbour)
+		if !ok {
+			continue
+		}
+		if f, conflict := n.ConflictsWith(pair[1].source); conflict {
+			f.Subscription = pair[0].name
+			return f, true
+		}
+	}
+	return Finding{}, false
 }
 
 // conflicts finds subscriptions that get in each other's way.

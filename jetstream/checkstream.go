@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 // cannot be looked at.
 func (c *checker) stream(ctx context.Context) *natsjs.StreamInfo {
 	name := c.s.cfg.Stream
+	c.s.plan.Store(nil)
 	if !validName(name) {
 		return nil
 	}
@@ -28,14 +30,17 @@ func (c *checker) stream(ctx context.Context) *natsjs.StreamInfo {
 		c.unanswered(err, "look at the stream "+name)
 		return nil
 	}
-	full := c.s.cfg.StreamConfig != nil
-	next := wantedStream(info.Config, c.s.streamConfig(), c.s.cfg.Subjects, full)
-	if diff := diffStream(next, info.Config); len(diff) > 0 {
+	have := info.Config
+	if c.s.cfg.Mode != ModeVerify && c.t.hasMade(name) {
+		have = c.streamToGrow(ctx, have)
+	}
+	next := wantedStream(have, c.s.streamConfig(), c.s.cfg.Subjects, c.s.cfg.StreamConfig != nil)
+	if diff := diffStream(next, have); len(diff) > 0 {
 		c.drift(transport.CodeStreamDrift, "the stream "+name, diff)
 	}
-	c.streamKeeps(info.Config)
-	c.streamWaits(info.Config)
-	c.filtersInside(info.Config)
+	c.streamKeeps(have)
+	c.streamWaits(have)
+	c.filtersInside(have)
 	return info
 }
 
@@ -50,22 +55,34 @@ func (c *checker) streamToMake(ctx context.Context) {
 		c.fail(transport.CodeStreamMissing, "the stream "+cfg.Name+" is missing and no subjects are given to make it with", "give Subjects or StreamConfig")
 		return
 	}
-	for _, subject := range cfg.Subjects {
-		owners, err := c.t.streamsFor(ctx, subject)
-		if err != nil {
-			c.unanswered(err, "look for other streams with the subject "+subject)
-			break
-		}
-		if len(owners) > 0 {
-			c.fail(transport.CodeSubjectsOverlap, fmt.Sprintf("the subject %s belongs to the stream %s already", subject, strings.Join(owners, ", ")),
-				"name that stream in the source, or choose another subject")
-		}
-	}
+	c.subjectsFree(ctx, cfg.Name, cfg.Subjects)
+	c.s.plan.Store(&cfg.Subjects)
 	c.streamKeeps(cfg)
 	c.streamWaits(cfg)
 	c.filtersInside(cfg)
 	c.inform(transport.CodeStreamCreated, "the stream "+cfg.Name+" will be created with the subjects "+list(cfg.Subjects))
 }
+
+// subjectsFree checks that no other stream takes the subjects.
+func (c *checker) subjectsFree(ctx context.Context, stream string, subjects []string) {
+	for _, subject := range subjects {
+		owners, err := c.t.streamsFor(ctx, subject)
+		if err != nil {
+			c.unanswered(err, "look for other streams with the subject "+subject)
+			return
+		}
+		owners = slices.DeleteFunc(owners, func(owner string) bool { return owner == stream })
+		if len(owners) > 0 {
+			c.fail(transport.CodeSubjectsOverlap, belongs(subject, owners), overlapFix)
+		}
+	}
+}
+
+func belongs(subject string, owners []string) string {
+	return fmt.Sprintf("the subject %s belongs to the stream %s already", subject, strings.Join(owners, ", "))
+}
+
+const overlapFix = "name that stream in the source, or choose another subject"
 
 // drift tells that something differs: an error in verify mode, which exists to
 // say so, and news in update mode, which mends it.
@@ -171,7 +188,7 @@ func coveredBy(f string, outers []string) bool {
 func firstOverlap(as, bs []string) string {
 	for _, b := range bs {
 		for _, a := range as {
-			if overlap(a, b) {
+			if natsconn.Overlap(a, b) {
 				return b
 			}
 		}

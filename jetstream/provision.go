@@ -26,6 +26,7 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 	if err := p.stream(ctx, s.streamConfig(), s.cfg.Mode, s.cfg.Subjects, s.cfg.StreamConfig != nil); err != nil {
 		return p.report, err
 	}
+	s.plan.Store(nil)
 	if s.cfg.Durable != "" {
 		if err := p.consumer(ctx, s.cfg.Stream, s.consumerConfig(s.cfg.Durable), s.cfg.Mode, s.cfg.Start.IsZero()); err != nil {
 			return p.report, err
@@ -59,6 +60,11 @@ func (p *provisioner) stream(ctx context.Context, want natsjs.StreamConfig, mode
 		return seamError("provision", want.Name, err, false)
 	}
 	have := info.Config
+	if mode != ModeVerify && p.t.hasMade(want.Name) {
+		if have, err = p.grow(ctx, have, want.Subjects); err != nil {
+			return err
+		}
+	}
 	next := wantedStream(have, want, filters, full)
 	diff := diffStream(next, have)
 	if len(diff) == 0 {
@@ -74,7 +80,7 @@ func (p *provisioner) stream(ctx context.Context, want natsjs.StreamConfig, mode
 	}
 	got, err := p.t.updateStream(ctx, next)
 	if err != nil {
-		return seamError("provision", want.Name, err, false)
+		return p.streamError(ctx, next, err)
 	}
 	p.report.Updated = append(p.report.Updated, "stream "+want.Name)
 	return p.compareStream(next, got.Config)
@@ -90,8 +96,9 @@ func (p *provisioner) makeStream(ctx context.Context, want natsjs.StreamConfig) 
 		return nil
 	}
 	if err != nil {
-		return seamError("provision", "stream "+want.Name, err, false)
+		return p.streamError(ctx, want, err)
 	}
+	p.t.noteMade(want.Name)
 	p.report.Created = append(p.report.Created, "stream "+want.Name)
 	return p.compareStream(want, got.Config)
 }

@@ -10,6 +10,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast/internal/check"
+	"github.com/holdfast-go/holdfast/internal/natsconn"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -33,8 +34,8 @@ func TestFiltersThatShareASubjectOverlap(t *testing.T) {
 		{"a.b", ">", true, true},
 		{"a.*.c", "a.>", true, true},
 	} {
-		check.Equal(t, overlap(c.a, c.b), c.overlap, c.a, c.b)
-		check.Equal(t, overlap(c.b, c.a), c.overlap, c.b, c.a)
+		check.Equal(t, natsconn.Overlap(c.a, c.b), c.overlap, c.a, c.b)
+		check.Equal(t, natsconn.Overlap(c.b, c.a), c.overlap, c.b, c.a)
 		check.Equal(t, coveredBy(c.a, []string{c.b}), c.inside, c.a, "inside", c.b)
 	}
 }
@@ -174,4 +175,21 @@ func TestSourcesTakeAPrefix(t *testing.T) {
 	check.Equal(t, src.cfg.Durable, "eu_billing")
 	check.Equal(t, src.cfg.Subjects[0], "eu.orders.>")
 	check.Equal(t, len(src.faults()), 0)
+}
+
+func TestAStreamOfOurOwnGrowsByUnion(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ have, want, next, added, split string }{
+		{have: "a", want: "b", next: "a b", added: "b"},
+		{have: "a.>", want: "a.b", next: "a.>"},
+		{have: "a.b c a.d", want: "a.*", next: "c a.*", added: "a.*"},
+		{have: "a.*", want: "*.b", next: "a.*", split: "*.b"},
+		{have: "a.* c", want: "*.b d", next: "a.* c d", added: "d", split: "*.b"},
+		{have: "a", want: "", next: "a"},
+	} {
+		next, added, split := union(strings.Fields(c.have), strings.Fields(c.want))
+		check.Equal(t, strings.Join(next, " "), c.next, c.have, c.want)
+		check.Equal(t, strings.Join(added, " "), c.added, c.have, c.want)
+		check.Equal(t, strings.Join(split, " "), c.split, c.have, c.want)
+	}
 }

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -136,9 +137,14 @@ const (
 type source struct {
 	t   *Transport
 	cfg ConsumerConfig
+	// plan is what the last check found that the stream does not store yet and
+	// Provision is to make it store; nil when there is nothing.
+	plan atomic.Pointer[[]string]
 }
 
 var (
+	_ natsconn.Keeper      = (*source)(nil)
+	_ transport.Neighbour  = (*source)(nil)
 	_ transport.Source     = (*source)(nil)
 	_ transport.Prefixer   = (*source)(nil)
 	_ transport.Identified = (*source)(nil)

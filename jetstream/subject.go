@@ -21,20 +21,3 @@ func validName(s string) bool {
 		return r <= ' ' || r == 0x7f || strings.ContainsRune(".*>/\\", r)
 	})
 }
-
-// overlap tells whether one subject can be selected by both filters.
-func overlap(a, b string) bool {
-	as, bs := strings.Split(a, "."), strings.Split(b, ".")
-	for i := 0; ; i++ {
-		if i >= len(as) || i >= len(bs) {
-			return len(as) == len(bs)
-		}
-		x, y := as[i], bs[i]
-		if x == ">" || y == ">" {
-			return true
-		}
-		if x != "*" && y != "*" && x != y {
-			return false
-		}
-	}
-}

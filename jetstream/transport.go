@@ -28,6 +28,7 @@ type Transport struct {
 
 	mu        sync.Mutex // guards what follows; nothing else is locked under it
 	receivers map[*receiver]struct{}
+	made      map[string]bool // the streams this transport created
 }
 
 // Interfaces of the seam that a *Transport implements.
@@ -39,7 +40,7 @@ var (
 
 // newTransport makes a transport on conn, which it closes when that fails.
 func newTransport(ctx context.Context, conn *natsconn.Conn, set settings) (*Transport, error) {
-	t := &Transport{conn: conn, set: set, inbox: newInbox(conn.NATS()), receivers: map[*receiver]struct{}{}}
+	t := &Transport{conn: conn, set: set, inbox: newInbox(conn.NATS()), receivers: map[*receiver]struct{}{}, made: map[string]bool{}}
 	t.api = natsjs.DefaultAPIPrefix
 	switch {
 	case set.domain != "":

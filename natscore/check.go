@@ -113,7 +113,7 @@ func (s *source) captured(want transport.Want, streams []string) []transport.Fin
 	f := transport.Finding{
 		Code: transport.CodeCaptured, Level: transport.LevelError, Subscription: want.Subscription,
 		Fact: fmt.Sprintf("%s is captured by %s, and a core subscription gets a copy of each message at most once, whatever is stored", s.cfg.Subject, streamList(streams)),
-		Fix:  s.fix(want, streams) + "; set AllowCaptured if at most once is meant",
+		Fix:  s.fix(want, streams) + "; " + allowCaptured,
 	}
 	if want.Reply {
 		f.Fact += "; a requester gets the confirmation of the stream in place of the answer"
@@ -124,6 +124,27 @@ func (s *source) captured(want transport.Want, streams []string) []transport.Fin
 	}
 	return []transport.Finding{f}
 }
+
+// willBeCaptured tells that a stream which this program makes for another source
+// captures the subject. sure tells that both are in one account for certain.
+func (s *source) willBeCaptured(stream, stored string, sure bool) transport.Finding {
+	f := transport.Finding{
+		Code: transport.CodeCaptured, Level: transport.LevelError,
+		Fact: fmt.Sprintf("%s will be captured by the stream %s, which this program makes with the subject %s, and a core subscription gets a copy of each message at most once, whatever is stored",
+			s.cfg.Subject, stream, stored),
+		Fix: s.fix(transport.Want{}, []string{stream}) + ", or choose another subject for one of them; " + allowCaptured,
+	}
+	if !sure {
+		f.Fact += ", if both connections are of one account"
+	}
+	if s.cfg.AllowCaptured || !sure {
+		f.Level = transport.LevelWarning
+	}
+	return f
+}
+
+// allowCaptured is the way out for a program that means it.
+const allowCaptured = "if at most once is meant, allow the subject to be captured (AllowCaptured)"
 
 // fix writes the source of the program that keeps what was asked for.
 func (s *source) fix(want transport.Want, streams []string) string {

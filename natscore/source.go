@@ -2,6 +2,7 @@ package natscore
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-go/holdfast/internal/natsconn"
@@ -72,6 +73,25 @@ func (s *source) WithPrefix(prefix string) transport.Source {
 		c.cfg.Group = prefix + c.cfg.Group
 	}
 	return &c
+}
+
+// ConflictsWith implements transport.Neighbour: a stream that another source
+// makes may be going to capture the subject.
+func (s *source) ConflictsWith(other transport.Source) (transport.Finding, bool) {
+	keeper, ok := other.(natsconn.Keeper)
+	if !ok {
+		return transport.Finding{}, false
+	}
+	nc, stream, subjects := keeper.WillStore()
+	i := slices.IndexFunc(subjects, func(stored string) bool { return natsconn.Overlap(stored, s.cfg.Subject) })
+	if i < 0 {
+		return transport.Finding{}, false
+	}
+	together, sure := natsconn.Together(s.t.Conn(), nc)
+	if !together {
+		return transport.Finding{}, false
+	}
+	return s.willBeCaptured(stream, subjects[i], sure), true
 }
 
 func (s *source) pendingMessages() int {

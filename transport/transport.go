@@ -280,3 +280,13 @@ type Identified interface {
 	// Identity names the object; empty when every user has one of his own.
 	Identity() string
 }
+
+// Neighbour is a Source that can be in the way of another source of the same
+// program, in ways that the check of neither shows, since they come true only
+// once both are provisioned.
+type Neighbour interface {
+	// ConflictsWith returns what stands against both sources in one program, if
+	// anything does. other may be of another transport. It is called after both
+	// were checked, and does no I/O.
+	ConflictsWith(other Source) (Finding, bool)
+}
