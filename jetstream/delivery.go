@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -69,24 +70,31 @@ const (
 )
 
 // newDelivery makes a delivery of m. A reply subject of unknown form is kept:
-// the message is still a message, and can be settled.
+// the message is still a message, and can be settled. It has no position and no
+// time then, and if it brings no ID one of its own: what is not known must not
+// look the same for all.
 func newDelivery(l *lane, m *nats.Msg) *delivery {
 	d := &delivery{raw: m, lane: l}
 	info, err := parseAck(m.Reply)
 	if err != nil {
-		info = ackInfo{stream: l.stream, deliveries: 1, seqText: "0", storedText: "0"}
+		info = ackInfo{deliveries: 1}
 	}
 	d.seq, d.order = info.streamSeq, info.consumerSeq
 	d.deliveries = l.returned.less(d.seq, uint32(info.deliveries))
 	h := transport.Header(m.Header)
 	// Field by field: the rest is zero already, and need not be copied.
 	d.msg.Subject, d.msg.Header, d.msg.Body = m.Subject, h, m.Data
-	d.msg.Time, d.msg.Position = info.time(), info.position()
+	if err == nil {
+		d.msg.Time, d.msg.Position = info.time(), info.position()
+	}
 	if len(h) > 0 {
 		d.readHeader(h)
 	}
 	if d.msg.ID == "" {
 		d.msg.ID = d.msg.Position
+	}
+	if d.msg.ID == "" {
+		d.msg.ID = rand.Text()
 	}
 	return d
 }

@@ -1,0 +1,26 @@
+package jetstream
+
+import (
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/holdfast-go/holdfast/internal/check"
+)
+
+func TestMessagesWhoseAckSubjectIsUnknownAreNotTakenForOne(t *testing.T) {
+	t.Parallel()
+	l := newLane(&receiver{t: &Transport{api: "$JS.API."}}, "ORDERS", "billing", 1)
+	const unknown = "$JS.ACK.a.form.of.the.future"
+	one, two := newDelivery(l, &nats.Msg{Subject: "a", Reply: unknown}), newDelivery(l, &nats.Msg{Subject: "a", Reply: unknown})
+	for _, d := range []*delivery{one, two} {
+		check.Equal(t, d.msg.Position, "")
+		check.Equal(t, d.msg.Time.IsZero(), true)
+		check.Equal(t, d.Deliveries(), 1)
+	}
+	if one.msg.ID == "" || one.msg.ID == two.msg.ID {
+		t.Errorf("the IDs are %q and %q", one.msg.ID, two.msg.ID)
+	}
+	known := newDelivery(l, &nats.Msg{Subject: "a", Reply: unknown, Header: nats.Header{"Nats-Msg-Id": {"m1"}}})
+	check.Equal(t, known.msg.ID, "m1")
+}
