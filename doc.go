@@ -1,6 +1,6 @@
 // Package holdfast makes message handling reliable on the broker a team already
-// runs: NATS core, NATS JetStream, and an in-memory broker with the same
-// semantics for tests.
+// runs: NATS core, NATS JetStream, RabbitMQ, and an in-memory broker with the
+// same semantics for tests.
 //
 // A program says what to do with a message and what to do when that fails.
 // holdfast keeps the promise, or refuses to start and says why:
@@ -34,6 +34,6 @@
 // # Where the rest is
 //
 // Package recovery decides and is pure. Package transport is the seam to a
-// broker; memory, natscore and jetstream are its drivers. Package deadletter
+// broker; memory, natscore, jetstream and rabbitmq are its drivers. Package deadletter
 // lists, shows, groups, redrives and discards dead letters.
 package holdfast
