@@ -43,13 +43,13 @@ func (c *checker) consumer(ctx context.Context, stream *natsjs.StreamInfo) {
 }
 
 func (c *checker) noStart(fact string) {
-	c.fail(transport.CodeNoStart, fact, "set Start: StartAll replays what the stream holds, StartNew begins with what comes")
+	c.fail(transport.CodeNoStart, fact, "say where it starts (Start): with all that the stream holds (StartAll), or with what comes from now on (StartNew)")
 }
 
 func (c *checker) consumerToMake() {
 	s := c.s
 	if s.cfg.Mode == ModeVerify {
-		c.fail(transport.CodeConsumerMissing, "the consumer "+s.address()+" is missing, and the source is in verify mode", "make the consumer, or use ModeEnsure")
+		c.fail(transport.CodeConsumerMissing, "the consumer "+s.address()+" is missing, and the source is in verify mode", "make the consumer, or "+letMake)
 		return
 	}
 	if s.cfg.Start.IsZero() {
@@ -88,7 +88,7 @@ func (c *checker) consumerIs(info *natsjs.ConsumerInfo) {
 	}
 	if !sameSet(filtersOf(wanted), filtersOf(have)) && c.s.cfg.Mode != ModeUpdate {
 		c.fail(transport.CodeConsumerDrift, fmt.Sprintf("the consumer %s takes %s and the program asks for %s", address, list(filtersOf(have)), list(filtersOf(wanted))),
-			"use another durable name for another set of subjects, or ModeUpdate", diff...)
+			"use another durable name for another set of subjects, or "+letChange, diff...)
 		return
 	}
 	c.drift(transport.CodeConsumerDrift, "the consumer "+address, diff)
@@ -102,13 +102,13 @@ func (c *checker) redelivery(have natsjs.ConsumerConfig) {
 	case n <= 0:
 	case n < netDeliveries && (c.want.Redelivery || c.want.DeadLetter):
 		c.fail(transport.CodeMaxDeliver, fmt.Sprintf("the consumer %s gives up after %d deliveries, seen by a handler or not, and leaves the message where nobody finds it", address, n),
-			"set max_deliver to -1: the policy decides when to give up (ModeUpdate does)")
+			"set max_deliver to -1"+mended+": the policy decides when to give up")
 	default:
 		c.warn(transport.CodeMaxDeliver, fmt.Sprintf("the consumer %s gives up after %d deliveries", address, n), "set max_deliver to -1")
 	}
 	if len(have.BackOff) > 0 {
 		c.fail(transport.CodeBackOff, fmt.Sprintf("the consumer %s has a backoff (%s), which the server adds to every delay of the policy", address, durations(have.BackOff)),
-			"remove the backoff from the consumer (ModeUpdate does)")
+			"remove the backoff from the consumer"+mended)
 	}
 	if have.AckWait < minAckWait {
 		c.fail(transport.CodeAckWait, fmt.Sprintf("the consumer %s has an ack wait of %s, which is too short to be kept up reliably", address, have.AckWait),
@@ -123,7 +123,7 @@ func (c *checker) redelivery(have natsjs.ConsumerConfig) {
 	}
 	if have.InactiveThreshold > 0 {
 		c.fail(transport.CodeInactive, fmt.Sprintf("the server deletes the consumer %s when nobody pulls for %s, and forgets where it stood", address, have.InactiveThreshold),
-			"set inactive_threshold to 0 (ModeUpdate does)")
+			"set inactive_threshold to 0"+mended)
 	}
 }
 

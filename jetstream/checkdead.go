@@ -65,7 +65,7 @@ func (c *checker) ownStream(ctx context.Context, want natsjs.StreamConfig, code 
 	info, err := c.t.streamInfo(ctx, want.Name)
 	switch {
 	case streamMissing(err) && c.t.set.dead.Mode == ModeVerify:
-		c.fail(code, "the stream "+want.Name+" is missing, and dead letters are in verify mode", "make the stream, or use ModeEnsure for dead letters")
+		c.fail(code, "the stream "+want.Name+" is missing, and dead letters are in verify mode", "make the stream, or for dead letters too "+letMake)
 		return nil, false
 	case streamMissing(err):
 		c.inform(transport.CodeDeadCreated, "the stream "+want.Name+" will be created with the subjects "+list(want.Subjects))
@@ -75,7 +75,7 @@ func (c *checker) ownStream(ctx context.Context, want natsjs.StreamConfig, code 
 		return nil, false
 	}
 	if !coveredBy(want.Subjects[0], info.Config.Subjects) {
-		c.fail(code, fmt.Sprintf("the stream %s takes %s and not %s", want.Name, list(info.Config.Subjects), want.Subjects[0]), "add the subject to the stream, or choose another Namespace")
+		c.fail(code, fmt.Sprintf("the stream %s takes %s and not %s", want.Name, list(info.Config.Subjects), want.Subjects[0]), "add the subject to the stream, or let the names of holdfast's own streams begin otherwise (Namespace)")
 		return info, false
 	}
 	return info, true
@@ -98,7 +98,7 @@ func (c *checker) deadKeeps(have natsjs.StreamConfig) {
 		c.fail(transport.CodeNoAckStream, "the dead-letter stream "+have.Name+" does not confirm publishes (no_ack)", "set no_ack to false")
 	}
 	if have.Sealed {
-		c.fail(transport.CodeDeadMissing, "the dead-letter stream "+have.Name+" is sealed and takes nothing", "use another Namespace")
+		c.fail(transport.CodeDeadMissing, "the dead-letter stream "+have.Name+" is sealed and takes nothing", "let the names of holdfast's own streams begin otherwise (Namespace)")
 	}
 }
 
@@ -149,7 +149,7 @@ func (c *checker) redrive(ctx context.Context) {
 	have, err := c.t.consumerInfo(ctx, info.Config.Name, c.want.Subscription)
 	switch {
 	case consumerMissing(err) && c.t.set.dead.Mode == ModeVerify:
-		c.fail(transport.CodeRedriveStream, "the consumer "+info.Config.Name+"/"+c.want.Subscription+" is missing, and dead letters are in verify mode", "make it, or use ModeEnsure for dead letters")
+		c.fail(transport.CodeRedriveStream, "the consumer "+info.Config.Name+"/"+c.want.Subscription+" is missing, and dead letters are in verify mode", "make it, or for dead letters too "+letMake)
 	case consumerMissing(err):
 	case err != nil:
 		c.unanswered(err, "look at the redrive consumer")

@@ -48,11 +48,11 @@ func (c *checker) stream(ctx context.Context) *natsjs.StreamInfo {
 func (c *checker) streamToMake(ctx context.Context) {
 	cfg := c.s.streamConfig()
 	if c.s.cfg.Mode == ModeVerify {
-		c.fail(transport.CodeStreamMissing, "the stream "+cfg.Name+" is missing, and the source is in verify mode", "make the stream, or use ModeEnsure")
+		c.fail(transport.CodeStreamMissing, "the stream "+cfg.Name+" is missing, and the source is in verify mode", "make the stream, or "+letMake)
 		return
 	}
 	if len(cfg.Subjects) == 0 && cfg.Mirror == nil && len(cfg.Sources) == 0 {
-		c.fail(transport.CodeStreamMissing, "the stream "+cfg.Name+" is missing and no subjects are given to make it with", "give Subjects or StreamConfig")
+		c.fail(transport.CodeStreamMissing, "the stream "+cfg.Name+" is missing and no subjects are given to make it with", "say which subjects it takes (Subjects, or a whole StreamConfig)")
 		return
 	}
 	c.subjectsFree(ctx, cfg.Name, cfg.Subjects)
@@ -89,11 +89,11 @@ const overlapFix = "name that stream in the source, or choose another subject"
 func (c *checker) drift(code transport.Code, what string, diff []string) {
 	switch c.s.cfg.Mode {
 	case ModeVerify:
-		c.fail(code, what+" differs from what the program asks for", "change the program or the server; ModeUpdate applies the program's settings", diff...)
+		c.fail(code, what+" differs from what the program asks for", "change the program or the server, or "+letChange, diff...)
 	case ModeUpdate:
 		c.add(code, transport.LevelInfo, what+" will be changed to what the program asks for", "", diff...)
 	default:
-		c.warn(code, what+" differs from what the program asks for", "change the program or the server; ModeUpdate applies the program's settings", diff...)
+		c.warn(code, what+" differs from what the program asks for", "change the program or the server, or "+letChange, diff...)
 	}
 }
 
@@ -164,7 +164,7 @@ func (c *checker) filtersInside(cfg natsjs.StreamConfig) {
 		case coveredBy(f, subjects):
 		case firstOverlap([]string{f}, subjects) == "":
 			c.fail(transport.CodeFilterOutside, fmt.Sprintf("the filter %s selects nothing that the stream %s stores (%s)", f, cfg.Name, list(subjects)),
-				"correct the filter, or add the subject to the stream (ModeUpdate does)")
+				"correct the filter, or add the subject to the stream"+mended)
 		default:
 			c.warn(transport.CodeFilterOutside, fmt.Sprintf("the filter %s is wider than what the stream %s stores (%s)", f, cfg.Name, list(subjects)),
 				"narrow the filter, or add the subject to the stream")

@@ -10,7 +10,8 @@ import (
 )
 
 // Connect connects to the NATS server or cluster at url (several may be
-// separated by commas) and returns a transport that owns the connection.
+// separated by commas) and returns a transport that owns the connection. An
+// empty url is refused.
 //
 // ctx bounds the start only. A broker that is down at start is an error, unless
 // WaitForBroker is given. After the start the connection is restored for as

@@ -71,7 +71,7 @@ func (p *provisioner) grow(ctx context.Context, have natsjs.StreamConfig, subjec
 		p.note(transport.Finding{
 			Code: transport.CodeFilterOutside, Level: transport.LevelError,
 			Fact: fmt.Sprintf("the subject %s overlaps the subjects of the stream %s in part (%s), and a stream cannot list both", s, have.Name, list(have.Subjects)),
-			Fix:  "give the stream a subject that covers both, with StreamConfig",
+			Fix:  "give the stream a subject that covers both (StreamConfig)",
 		})
 	}
 	if len(added) == 0 {

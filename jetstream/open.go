@@ -123,7 +123,7 @@ func openError(address string, err error) error {
 }
 
 func errNoStart(op, address string) error {
-	return transport.Invalid(op, address, "a new consumer needs a start: StartAll, StartNew, StartLast, StartSequence or StartTime")
+	return transport.Invalid(op, address, "a new consumer needs a start: all that the stream holds (StartAll), what comes from now on (StartNew), the last message (StartLast), a sequence (StartSequence) or a time (StartTime)")
 }
 
 // setLease takes the lease from the consumer as it is, which may differ from

@@ -53,7 +53,7 @@ func (p *provisioner) stream(ctx context.Context, want natsjs.StreamConfig, mode
 	info, err := p.t.streamInfo(ctx, want.Name)
 	switch {
 	case streamMissing(err) && mode == ModeVerify:
-		return missing("provision", "stream "+want.Name, "the source is in verify mode: make the stream, or use ModeEnsure")
+		return missing("provision", "stream "+want.Name, "the source is in verify mode: make the stream, or "+letMake)
 	case streamMissing(err):
 		return p.makeStream(ctx, want)
 	case err != nil:
@@ -74,7 +74,7 @@ func (p *provisioner) stream(ctx context.Context, want natsjs.StreamConfig, mode
 		p.note(transport.Finding{
 			Code: transport.CodeStreamDrift, Level: transport.LevelWarning, Diff: diff,
 			Fact: "the stream " + want.Name + " differs from what the program asks for",
-			Fix:  "change the program or the stream, or use ModeUpdate",
+			Fix:  "change the program or the stream, or " + letChange,
 		})
 		return nil
 	}
@@ -131,7 +131,7 @@ func (p *provisioner) consumer(ctx context.Context, stream string, want natsjs.C
 	info, err := p.t.consumerInfo(ctx, stream, want.Name)
 	switch {
 	case consumerMissing(err) && mode == ModeVerify:
-		return missing("provision", "consumer "+address, "the source is in verify mode: make the consumer, or use ModeEnsure")
+		return missing("provision", "consumer "+address, "the source is in verify mode: make the consumer, or "+letMake)
 	case consumerMissing(err) && noStart:
 		return errNoStart("provision", address)
 	case consumerMissing(err):
@@ -147,7 +147,7 @@ func (p *provisioner) consumer(ctx context.Context, stream string, want natsjs.C
 		p.note(transport.Finding{
 			Code: transport.CodeConsumerDrift, Level: transport.LevelWarning, Diff: diff,
 			Fact: "the consumer " + address + " differs from what the program asks for",
-			Fix:  "change the program or the consumer, or use ModeUpdate",
+			Fix:  "change the program or the consumer, or " + letChange,
 		})
 		return nil
 	}
@@ -213,6 +213,14 @@ func (p *provisioner) deadStreams(ctx context.Context) error {
 	}
 	return nil
 }
+
+// What a person can do about what is missing or differs, in words that serve
+// whoever writes Go and whoever writes a configuration file.
+const (
+	letMake   = "let holdfast make what is missing (mode ensure: ModeEnsure)"
+	letChange = "let holdfast apply the program's settings (mode update: ModeUpdate)"
+	mended    = " (mode update does it: ModeUpdate)"
+)
 
 func missing(op, what, hint string) error {
 	return &transport.Error{Op: op, Address: what, Kind: transport.Permanent, Err: transport.ErrNotFound, Hint: hint}

@@ -218,7 +218,7 @@ func (l *lane) recreate(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 	if l.r.mode(l) == ModeVerify {
 		return nil, &transport.Error{
 			Op: "receive", Address: l.address(), Kind: transport.Permanent, Err: fmt.Errorf("the consumer is gone: %w", transport.ErrNotFound),
-			Hint: "the source is in verify mode: make the consumer again, or use ModeEnsure",
+			Hint: "the source is in verify mode: make the consumer again, or " + letMake,
 		}
 	}
 	stream, err := l.ensureStream(ctx)

@@ -149,13 +149,13 @@ const allowCaptured = "if at most once is meant, allow the subject to be capture
 // fix writes the source of the program that keeps what was asked for.
 func (s *source) fix(want transport.Want, streams []string) string {
 	if len(streams) == 0 {
-		return "store the subject in a stream and take it from there: " + s.consumerSource("NAME", want)
+		return "store the subject in a stream, and take the messages from there with a durable consumer: " + s.consumerSource("NAME", want)
 	}
 	var lines []string
 	for _, name := range streams {
 		lines = append(lines, s.consumerSource(name, want))
 	}
-	return "take the messages from the stream: " + strings.Join(lines, " or ")
+	return "take the messages from the stream with a durable consumer: " + strings.Join(lines, " or ")
 }
 
 func (s *source) consumerSource(stream string, want transport.Want) string {

@@ -22,6 +22,10 @@ type SubjectConfig struct {
 	Subject string
 	// Group is the queue group: each message goes to one member of it. Empty
 	// means that this subscription gets every message.
+	//
+	// Group is also the name that a subscription takes from this source. Without
+	// it there is none to take, and the subscription is to be given one with
+	// holdfast.Name.
 	Group string
 	// PendingMessages is how many messages may wait in this process to be
 	// handled. Those that arrive when it is full are dropped, counted, and

@@ -66,12 +66,12 @@ func newTransport(conn *natsconn.Conn) *Transport {
 }
 
 // Connect connects to a server, or to the first that answers of a list of URLs
-// separated by commas. A server that does not answer is a Temporary error,
-// unless WaitForBroker is given. A connection that is lost later is restored,
-// however long that takes; until then calls fail at once. When the client
-// library gives it up it is made anew: receivers then end with an error and are
-// to be opened again. Connect returns at the latest two seconds per server after
-// ctx ended.
+// separated by commas; an empty URL is refused. A server that does not answer is
+// a Temporary error, unless WaitForBroker is given. A connection that is lost
+// later is restored, however long that takes; until then calls fail at once.
+// When the client library gives it up it is made anew: receivers then end with
+// an error and are to be opened again. Connect returns at the latest two seconds
+// per server after ctx ended.
 func Connect(ctx context.Context, url string, opts ...Option) (*Transport, error) {
 	var cfg natsconn.Config
 	for _, o := range opts {

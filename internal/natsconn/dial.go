@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,17 +113,30 @@ func defaults(ctx context.Context, cfg Config) []nats.Option {
 // adopt is the last option: it puts our handlers before those of the user, and
 // refuses what would break a promise.
 func (c *Conn) adopt(o *nats.Options) error {
+	if nowhere(o) {
+		return errNowhere
+	}
 	if o.ReconnectBufSize != -1 {
 		return fmt.Errorf("%w: the option ReconnectBufSize would let a publish succeed that is lost with the process; leave it out", transport.ErrInvalid)
 	}
 	if o.RetryOnFailedConnect {
-		return fmt.Errorf("%w: the option RetryOnFailedConnect; use WaitForBroker to wait for a server", transport.ErrInvalid)
+		return fmt.Errorf("%w: the option RetryOnFailedConnect; to wait for a server there is WaitForBroker", transport.ErrInvalid)
 	}
 	o.DisconnectedErrCB = c.onDisconnect(o.DisconnectedErrCB)
 	o.ReconnectedCB = c.onReconnect(o.ReconnectedCB)
 	o.ClosedCB = c.onClosed(o.ClosedCB)
 	o.AsyncErrorCB = c.onError(o.AsyncErrorCB)
 	return nil
+}
+
+// errNowhere is the refusal of an empty URL. The client library would take it
+// for a server on this machine.
+var errNowhere = fmt.Errorf("%w: the URL of the server is empty", transport.ErrInvalid)
+
+// nowhere tells whether neither the URL nor an option says where the server is.
+func nowhere(o *nats.Options) bool {
+	named := func(server string) bool { return strings.TrimSpace(server) != "" }
+	return !named(o.Url) && !slices.ContainsFunc(o.Servers, named) && o.InProcessServer == nil
 }
 
 // reachLater tells whether waiting may help: wrong credentials and wrong
@@ -150,12 +164,14 @@ func dialError(urls string, cfg Config, err error) error {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		e.Kind, e.Err = transport.Permanent, fmt.Errorf("%w: %w", transport.ErrPermission, err)
 		e.Hint = "the server refused the credentials: check the user and password, token or credentials file"
+	case errors.Is(err, errNowhere):
+		e.Kind, e.Hint = transport.Permanent, "say where the server is, such as nats://127.0.0.1:4222; a variable of the environment that is not set is empty too"
 	case errors.Is(err, transport.ErrInvalid):
 		e.Kind = transport.Permanent
 	case unparsable(err):
 		e.Kind, e.Hint = transport.Permanent, "write it as nats://host:4222; escape special characters in a password"
 	case !cfg.Wait && reachLater(err):
-		e.Hint = "no server answers there: start it, correct the address, or connect with WaitForBroker to wait for it"
+		e.Hint = "no server answers there: start it, correct the address, or wait for it (WaitForBroker; run --wait)"
 	case !reachLater(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
 		e.Kind = transport.Permanent
 	}

@@ -67,6 +67,33 @@ func TestDialRefusesOptionsThatBreakPromises(t *testing.T) {
 	}
 }
 
+func TestDialRefusesAnEmptyURL(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"", " ", ","} {
+		_, err := Dial(t.Context(), url, Config{Wait: true})
+		if !errors.Is(err, transport.ErrInvalid) || transport.KindOf(err) != transport.Permanent || !strings.Contains(err.Error(), "URL of the server is empty") {
+			t.Errorf("%q: the error is %v", url, err)
+		}
+	}
+	servers := func(o *nats.Options) error { o.Servers = []string{"nats://127.0.0.1:1"}; return nil }
+	if _, err := Dial(t.Context(), "", Config{Options: []nats.Option{servers}}); err == nil || errors.Is(err, transport.ErrInvalid) {
+		t.Errorf("a server that an option names: %v", err)
+	}
+}
+
+func TestTheAccountsOfTwoConnectionsAreComparedByTheirUsers(t *testing.T) {
+	t.Parallel()
+	for name, same := range map[string]bool{"bob": true, "eve": false} {
+		a, b := &nats.Conn{Opts: nats.Options{User: "bob"}}, &nats.Conn{Opts: nats.Options{User: name}}
+		if got := userOf(a) == userOf(b); got != same {
+			t.Errorf("bob and %s are the same: %v", name, got)
+		}
+		if together, _ := Together(a, b); together {
+			t.Error("two connections to nowhere lead to one server")
+		}
+	}
+}
+
 func TestSubjectsThatCannotBePublishedToAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"", ".", "a.", ".a", "a..b", "a.*", "a.>", "a b", "a\tb", "a\r\nPUB b", "a\x00", strings.Repeat("a", MaxSubject+1)} {
