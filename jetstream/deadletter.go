@@ -139,7 +139,8 @@ func (s *deadStore) Redrive(ctx context.Context, subscription string, m *transpo
 	if consumerMissing(err) || streamMissing(err) {
 		return &transport.Error{
 			Op: "redrive", Address: subscription, Kind: transport.Permanent, Err: fmt.Errorf("%w: %w", transport.ErrUnroutable, err),
-			Hint: "no such subscription takes dead letters back: Provision makes its consumer on " + s.t().redriveStream(),
+			Hint: "no such subscription takes dead letters back: Provision makes its consumer on " + s.t().redriveStream() +
+				" if it is on this transport; one of another transport gets messages only where it listens",
 		}
 	}
 	if err != nil {

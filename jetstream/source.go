@@ -18,7 +18,8 @@ type Mode uint8
 
 const (
 	// ModeEnsure creates what is missing. What differs is reported as a finding
-	// and left as it is.
+	// and left as it is. One thing is added: a stream that this transport has
+	// created itself takes the subjects of every later source on it as well.
 	ModeEnsure Mode = iota
 	// ModeVerify changes nothing: what is missing is an error. Messages that a
 	// stop gives back unseen are counted as delivered then, since the consumer's
