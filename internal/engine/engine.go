@@ -3,7 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,6 +103,7 @@ type Subscription struct {
 	fault     error // what Run returned; written before finished is closed
 	grace     *grace
 	stopping  atomic.Bool  // the grace is almost over: attempts that end now were cut short
+	panicked  atomic.Bool  // an observer did, and that was told
 	gone      atomic.Bool  // Run has returned, or is about to
 	receiving atomic.Bool  // there is a receiver
 	hung      atomic.Int64 // workers left behind whose handlers have not returned; pool.mu guards its changes
@@ -289,6 +292,11 @@ func (s *Subscription) observe(e observe.Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
+	defer func() { // it is the application's code, on the path of messages
+		if v := recover(); v != nil && s.panicked.CompareAndSwap(false, true) {
+			s.cfg.Logger.Error("observer panicked: it misses events; this is said once", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		}
+	}()
 	s.cfg.Observe(e)
 }
 

@@ -29,6 +29,7 @@ type judgement struct {
 	manual     *Manual
 
 	condemned    bool // the verdict could not be performed before
+	doubt        bool // nobody knows whether a settlement that failed has worked
 	acked        bool // before the handler ran, see AckFirst
 	over         bool // the verdict was performed before, and only the ack is missing
 	compensating bool // what runs is the compensation

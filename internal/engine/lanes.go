@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -35,6 +36,10 @@ type lane struct {
 	taken bool        // a worker has the head
 	timer *time.Timer // wakes a parked head
 	due   time.Time   // when it does; zero when the head is not parked
+
+	turned map[string]bool // positions that go back to the broker, see turn; nil while none do
+	late   []*laneItem     // what came meanwhile and goes back behind them
+	halted bool            // nothing is handled until they are back
 }
 
 type laneItem struct {
@@ -53,21 +58,31 @@ func newLanes(p *pool) *lanes {
 // dispatch sorts deliveries into lanes until the stop, and then gives back
 // everything that no worker has in hand.
 func (l *lanes) dispatch() {
-	for {
-		d := l.p.receive()
-		if d == nil {
-			break
+	var d transport.Delivery
+	returned := false
+	defer func() {
+		if !returned { // the key function ended the goroutine: another one goes on
+			l.put(d, "", errKeyExited)
+			l.p.helpers.Go(l.dispatch)
 		}
-		l.put(d)
+	}()
+	for d = l.p.receive(); d != nil; d = l.p.receive() {
+		key, err := l.key(d.Message())
+		l.put(d, key, err)
 	}
 	l.release()
+	returned = true
 }
 
-func (l *lanes) put(d transport.Delivery) {
-	it := &laneItem{delivery: d}
-	key, err := l.key(d.Message())
-	if err != nil { // a lane of its own, in which it is refused
-		key, it.keyless = "\x00"+d.Message().Position+d.Message().ID, err
+// errKeyExited is why there is no key.
+var errKeyExited = errors.New("find the ordering key: it ended its goroutine with runtime.Goexit")
+
+// put files a delivery under its key, or in a lane of its own, where it is
+// refused because it has none.
+func (l *lanes) put(d transport.Delivery, key string, keyless error) {
+	it := &laneItem{delivery: d, keyless: keyless}
+	if keyless != nil {
+		key = "\x00" + d.Message().Position + d.Message().ID
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,9 +94,13 @@ func (l *lanes) put(d transport.Delivery) {
 		ln = &lane{key: key}
 		l.byKey[key] = ln
 	}
+	if ln.turned != nil && !ln.turned[d.Message().Position] {
+		ln.late = append(ln.late, it)
+		return
+	}
 	ln.items = append(ln.items, it)
 	l.count++
-	if len(ln.items) == 1 {
+	if len(ln.items) == 1 && !ln.halted {
 		l.enqueueLocked(ln)
 	}
 }
@@ -131,11 +150,21 @@ func (l *lanes) advance(ln *lane) {
 	}
 	ln.items = ln.items[1:]
 	l.count--
-	if len(ln.items) == 0 {
+	l.goOnLocked(ln)
+}
+
+// goOnLocked makes the next message of a lane ready, if there is one and it need
+// not wait for others to come back.
+func (l *lanes) goOnLocked(ln *lane) {
+	switch {
+	case ln.turned != nil && (len(ln.items) == 0 || ln.halted):
+		ln.halted = true
+	case len(ln.items) == 0:
 		delete(l.byKey, ln.key)
-		return
+	default:
+		ln.halted = false
+		l.enqueueLocked(ln)
 	}
-	l.enqueueLocked(ln)
 }
 
 func (l *lanes) putDownLocked(ln *lane) {
@@ -163,22 +192,6 @@ func (l *lanes) unpark(ln *lane) {
 	if !l.closed && !ln.due.IsZero() {
 		l.enqueueLocked(ln)
 	}
-}
-
-// abort gives the rest of a lane back after the lease of its head was lost: the
-// broker hands the head out again, and the others must not overtake it.
-func (l *lanes) abort(ln *lane) {
-	l.mu.Lock()
-	l.putDownLocked(ln)
-	if l.closed {
-		l.mu.Unlock()
-		return
-	}
-	rest := ln.items[1:]
-	l.count -= len(ln.items)
-	delete(l.byKey, ln.key)
-	l.mu.Unlock()
-	l.giveBackAll(rest, 0)
 }
 
 // release closes the lanes and gives back what no worker has in hand. It does not
@@ -237,24 +250,6 @@ func (l *lanes) giveBack(it *laneItem, delay time.Duration) {
 	s.mu.Unlock()
 }
 
-// keepLeases extends the leases of everything that no worker has in hand.
-func (l *lanes) keepLeases() {
-	l.mu.Lock()
-	waiting := make([]transport.Delivery, 0, l.count)
-	for _, ln := range l.byKey {
-		for i, it := range ln.items {
-			if i > 0 || !ln.taken {
-				waiting = append(waiting, it.delivery)
-			}
-		}
-	}
-	l.mu.Unlock()
-	for _, d := range waiting {
-		// A lease lost here shows when the delivery is settled: ErrLeaseLost.
-		_ = extend(d)
-	}
-}
-
 // waiting is how many deliveries no worker has in hand.
 func (l *lanes) waiting() int {
 	l.mu.Lock()
@@ -281,6 +276,7 @@ func (w *worker) step(l *lanes, ln *lane) bool {
 	w.lane = ln
 	w.mu.Unlock()
 	w.hold(it.delivery)
+	w.parkFor, w.turns = 0, false
 	if !it.begun {
 		w.counts.received.Add(1)
 		it.begun, it.c = true, w.s.consider(it.delivery)
@@ -300,10 +296,9 @@ func (w *worker) step(l *lanes, ln *lane) bool {
 // finishHead performs the verdict on a lane's head.
 func (w *worker) finishHead(l *lanes, ln *lane, c *judgement) {
 	defer w.release()
-	w.parkFor = 0
 	w.settle(c)
 	switch {
-	case w.lost.Load():
+	case w.lost.Load() || w.turns:
 		l.abort(ln)
 	case w.parkFor > 0:
 		w.parkHead(l, ln, c)

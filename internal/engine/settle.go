@@ -19,6 +19,9 @@ import (
 // second. What cannot be settled is left to the broker, which hands it out again
 // when its lease ends; nothing is settled by accident.
 func (w *worker) settle(c *judgement) {
+	if c.manual.isSettled() {
+		return
+	}
 	if w.lost.Load() {
 		w.counts.lost.Add(1)
 		w.s.remember(c)
@@ -179,9 +182,11 @@ func (w *worker) reject(c *judgement) {
 		return
 	}
 	text := c.verdict.Reason
-	if err := w.s.persist(func(ctx context.Context) error { return r.Reject(ctx, string(text)) }); err != nil {
+	err := w.s.persist(func(ctx context.Context) error { return r.Reject(ctx, string(text)) })
+	if err = c.afterDoubt(err); err != nil {
 		w.s.condemn(c)
 		w.s.settleFailed(c, err)
+		w.putOff(err)
 		return
 	}
 	w.s.cfg.Logger.Warn("message rejected", w.s.story(c)...)
@@ -193,11 +198,44 @@ func (w *worker) reject(c *judgement) {
 // ackFirst acks before the handler runs, confirmed: that is what at most once
 // means. It returns false when the message is left to the broker.
 func (w *worker) ackFirst(c *judgement) bool {
-	if err := w.s.persist(c.delivery.Ack); err != nil {
+	if err := c.afterDoubt(w.s.persist(c.delivery.Ack)); err != nil {
 		w.s.settleFailed(c, err)
+		if !w.putOff(err) {
+			c.verdict.Action = nothing
+		}
 		return false
 	}
 	c.acked = true
+	return true
+}
+
+// afterDoubt is what a settlement says that is tried again: one that is settled
+// already was settled by the try whose outcome nobody knew.
+func (c *judgement) afterDoubt(err error) error {
+	if c.doubt && errors.Is(err, transport.ErrSettled) {
+		return nil
+	}
+	c.doubt = c.doubt || err != nil && transport.KindOf(err) == transport.Unknown
+	return err
+}
+
+// putOffFor is how long a lane waits for a settlement that failed.
+const putOffFor = 5 * time.Second
+
+// putOff keeps the head of a lane whose settlement failed, to try it again: left
+// to the broker it would be overtaken. It returns false where nothing is
+// overtaken. A message that may be somebody else's now turns its lane.
+func (w *worker) putOff(err error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.lane == nil || errors.Is(err, transport.ErrSettled):
+		return false
+	case errors.Is(err, transport.ErrLeaseLost):
+		w.turns = true
+		return false
+	}
+	w.parkFor = putOffFor
 	return true
 }
 

@@ -23,6 +23,7 @@ type worker struct {
 	timer   *time.Timer // fires when the attempt times out, and again when it hangs
 	counts  counters
 	parkFor time.Duration // set by settle for a lane's head that waits; the worker's own
+	turns   bool          // set likewise for a head that may be somebody else's: its lane turns
 	own     judgement     // of the delivery in hand, unless a lane has it; the worker's own
 	estate  *estate       // what it takes over when it starts
 	lost    atomic.Bool   // the lease of the delivery is lost
@@ -194,7 +195,6 @@ func (w *worker) attempts(c *judgement) bool {
 		switch c.verdict.Action {
 		case recovery.Handle:
 			if w.s.cfg.Policy.Ack == recovery.AckFirst && !w.ackFirst(c) {
-				c.verdict.Action = nothing
 				return true
 			}
 			if w.s.cfg.Counts != nil && !w.count(c) {
