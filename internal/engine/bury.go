@@ -110,6 +110,7 @@ var budgets = [...]int{wire.Budget, 4 << 10, 2 << 10, 1 << 10}
 // storeLetter buries the message once.
 func (s *Subscription) storeLetter(ctx context.Context, c *judgement) error {
 	envelope := wire.Complete(c.message, s.envelope(c))
+	c.deadID = envelope.DeadID
 	var err error
 	for _, budget := range budgets {
 		err = s.cfg.DeadLetters.Bury(ctx, envelope.DeadKey(), wire.BuryMessageWithin(c.message, envelope, budget))
@@ -176,6 +177,12 @@ func (w *worker) burialFailed(c *judgement, err error) {
 	if !errors.Is(err, errUntried) {
 		s.block(noBurials, "dead letters cannot be stored: "+err.Error())
 		s.observe(c.event(observe.BurialFailed, err))
+	}
+	if !s.redelivers { // nobody to give it back to
+		s.cfg.Logger.Error("message lost: its dead letter could not be stored, and this broker hands nothing out again", append(s.story(c), "why", err.Error())...)
+		w.counts.discarded.Add(1)
+		s.observe(c.event(observe.SettleFailed, err))
+		return
 	}
 	delay := min(unburiedFirst<<min(s.condemn(c)-1, 10), unburiedLimit)
 	w.mu.Lock()

@@ -224,11 +224,14 @@ func (s *Subscription) outlive(c *judgement) {
 	}
 }
 
-// forget drops what is known of a message that has come to its end. A count that
-// cannot be dropped now expires.
+// forget drops what is known of a message that has come to its end. The count of
+// one that failed for good stays until it expires: where a process died between a
+// retry copy and its ack there is another copy, which must not start anew. So
+// does a count that cannot be dropped now.
 func (s *Subscription) forget(c *judgement) {
 	s.ledger.forget(c.message.Position)
-	if s.cfg.Counts == nil || c.attempt == 0 && !c.over {
+	failed := c.verdict.Action == recovery.DeadLetter || c.verdict.Action == recovery.Reject
+	if s.cfg.Counts == nil || failed || c.attempt == 0 && !c.over {
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.settleCtx, uncountBudget)

@@ -27,6 +27,7 @@ type judgement struct {
 	recounted  bool      // the broker was asked anew how often it handed the message out
 	failed     time.Time // when the last one ended
 	manual     *Manual
+	deadID     string // of its dead letter, once that was made
 
 	condemned    bool // the verdict could not be performed before
 	doubt        bool // nobody knows whether a settlement that failed has worked

@@ -380,6 +380,9 @@ func (s *Subscription) story(c *judgement) []any {
 		slog.String("id", c.message.ID), slog.String("subject", c.message.Subject),
 		slog.String("reason", string(c.verdict.Reason)), slog.Int("attempts", c.attempt), slog.Int("deliveries", c.deliveries),
 	}
+	if c.deadID != "" {
+		attrs = append(attrs, slog.String("dead_id", c.deadID))
+	}
 	if c.err != nil {
 		attrs = append(attrs, slog.String("err", c.err.Error()))
 	}
