@@ -199,9 +199,10 @@ type extra struct {
 // decodeTable reads the headers of a delivery.
 func decodeTable(table amqp.Table, m *transport.Message, more *extra) {
 	var types map[string]any
+	_, ownCopy := table[wire.CopyOf]
 	for name, v := range table {
-		if ours(name, v, m, more) {
-			continue
+		if ours(name, v, m, more) || ownCopy && strings.HasPrefix(name, "x-") && wire.BrokerOwned(name) {
+			continue // a copy was made without the broker's records: these tell of our own retry queues
 		}
 		if m.Header == nil {
 			m.Header = make(transport.Header, len(table))
