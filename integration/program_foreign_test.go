@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -102,20 +103,31 @@ subscriptions:
 // installed.
 func foreign(t *testing.T) string {
 	t.Helper()
-	dir, err := filepath.Abs("foreign")
+	dir, err := foreignScripts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", "@nats-io", "transport-node")); err == nil {
-		return dir
+	return dir
+}
+
+// foreignScripts installs what the scripts need, once a process.
+var foreignScripts = sync.OnceValues(func() (string, error) {
+	dir, err := filepath.Abs("foreign")
+	if err != nil {
+		return "", err
+	}
+	_, nats := os.Stat(filepath.Join(dir, "node_modules", "@nats-io", "transport-node"))
+	_, amqp := os.Stat(filepath.Join(dir, "node_modules", "amqplib"))
+	if nats == nil && amqp == nil {
+		return dir, nil
 	}
 	install := exec.Command("npm", "ci", "--no-audit", "--no-fund")
 	install.Dir = dir
 	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v: this test needs Node 18 or later with npm\n%s", err, out)
+		return "", fmt.Errorf("npm ci: %w: this test needs Node 18 or later with npm\n%s", err, out)
 	}
-	return dir
-}
+	return dir, nil
+})
 
 func node(t *testing.T, dir string, args ...string) {
 	t.Helper()

@@ -255,7 +255,7 @@ func retryOf(r config.Retry) holdfast.Retry {
 		out.Backoff = holdfast.Delays(r.Backoff.Delays...)
 	case r.Backoff.First > 0:
 		out.Backoff = holdfast.Exponential(r.Backoff.First, r.Backoff.Max)
-	default:
+	case out.Attempts == 0 || out.Attempts > out.Immediate+1: // there are delays to be chosen
 		out.Backoff = def.Backoff
 	}
 	return out

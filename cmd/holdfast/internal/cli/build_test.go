@@ -55,6 +55,7 @@ func TestARetryLeavesNothingOpen(t *testing.T) {
 		{config.Retry{}, def.Attempts, []time.Duration{time.Second}},
 		{config.Retry{Within: time.Hour}, 0, []time.Duration{time.Second}},
 		{config.Retry{Backoff: config.Backoff{Delays: make([]time.Duration, 9)}}, 10, nil},
+		{config.Retry{Attempts: 3, Immediate: 2}, 3, []time.Duration{0}}, // a backoff would be refused
 	} {
 		got := retryOf(tc.in)
 		if got.Attempts != tc.attempts || got.Immediate != tc.in.Immediate || got.Within != tc.in.Within {

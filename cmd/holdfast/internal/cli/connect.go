@@ -60,7 +60,7 @@ func (p *program) anyBroker() (string, error) {
 	if named.URL != "" || err != nil {
 		return named.URL, err
 	}
-	c, err := config.Load(defaultFile, p.In, p.Env, named)
+	c, err := config.LoadSources(defaultFile, p.In, p.Env, named)
 	if err != nil {
 		return defaultBroker, nil // a file that is missing or wrong is the business of run and check
 	}

@@ -76,7 +76,7 @@ func (p *program) letterBroker(ctx context.Context) (letterBroker, error) {
 	if path == "" {
 		path = defaultFile
 	}
-	c, err := config.Load(path, p.In, p.Env, named)
+	c, err := config.LoadSources(path, p.In, p.Env, named)
 	if err != nil && p.file != "" {
 		return letterBroker{}, err
 	}

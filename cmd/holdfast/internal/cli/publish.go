@@ -195,18 +195,20 @@ func (t atOnce) Publish(ctx context.Context, to transport.Address, m *transport.
 // publishError says what to do when nobody would keep a message, or when there is
 // no such exchange.
 func publishError(err error, to destination, f publishFlags) error {
-	unroutable, missing := errors.Is(err, transport.ErrUnroutable), errors.Is(err, transport.ErrNotFound)
+	if !errors.Is(err, transport.ErrUnroutable) {
+		return brokerError(err)
+	}
+	te, told := errors.AsType[*transport.Error](err)
 	switch {
-	case to.rabbit && f.exchange != "" && missing:
-		return ui.Exit(ui.ExitFailed, fmt.Errorf("there is no exchange %q: start the subscription that declares it, or correct its name; rabbitmqctl list_exchanges lists them", f.exchange))
-	case to.rabbit && f.exchange != "" && unroutable:
-		return fmt.Errorf("no queue is bound to the exchange %q for the key %q, so nobody would keep the message: start the subscription that binds one, or correct the key", f.exchange, to.to.Key)
-	case to.rabbit && unroutable:
+	case to.rabbit && f.exchange != "" && told && te.Hint != "":
+		return fmt.Errorf("nobody would keep a message of the exchange %q and the key %q: %s", f.exchange, to.to.Key, te.Hint)
+	case to.rabbit && f.exchange != "":
+		return fmt.Errorf("nobody would keep a message of the exchange %q and the key %q: start the subscription that binds a queue", f.exchange, to.to.Key)
+	case to.rabbit:
 		return fmt.Errorf("there is no queue %q: start the subscription that declares it, or correct its name", f.queue)
-	case unroutable:
+	default:
 		return fmt.Errorf("no stream takes %q, so nobody would keep the message: start the subscription that creates one, or send it with --core to whoever listens now", to.name)
 	}
-	return brokerError(err)
 }
 
 func (p *program) tellPublished(m published) error {

@@ -33,6 +33,9 @@ func (w *walker) bind(v *value) *Config {
 	if c.Data == "" {
 		c.Data = defaultData
 	}
+	if w.named.URL == "" {
+		w.insist(v, "broker")
+	}
 	w.oneFamily(v.get("broker"))
 	seen := map[string]*value{}
 	if subs := v.get("subscriptions"); subs != nil {
@@ -48,6 +51,13 @@ func (w *walker) bind(v *value) *Config {
 	return c
 }
 
+// insist reports a field that is needed and holds a variable that is not set.
+func (w *walker) insist(v *value, key string) {
+	if v.has(key) && v.fields[key].unset != nil {
+		w.add(*v.fields[key].unset)
+	}
+}
+
 // under returns path as seen from the working directory when it is written in a
 // file of dir.
 func under(dir, path string) string {
@@ -61,6 +71,8 @@ func (w *walker) subscription(v *value, seen map[string]*value) Subscription {
 	s := Subscription{Name: v.get("name").str(), Line: v.node.Line, Concurrency: 1, Prefetch: -1}
 	w.sub = nameIn(v.node)
 	defer func() { w.sub = "" }()
+	w.insist(v, "name")
+	w.insist(v.get("from"), "queue")
 	if first := seen[s.Name]; first != nil && s.Name != "" {
 		w.fault(v.get("name").node, CodeDuplicate, "give it another name", "subscription %q is already on line %d", s.Name, first.Line())
 	} else {

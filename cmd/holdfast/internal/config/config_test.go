@@ -145,6 +145,27 @@ func TestWhatIsAllowedAndLikelyNotMeantIsAWarning(t *testing.T) {
 	}
 }
 
+// To look at dead letters one needs not the secrets of the handlers.
+func TestSourcesAreReadWithoutWhatTheyDoNotNeed(t *testing.T) {
+	t.Parallel()
+	load := func(text string, named config.Named, pairs ...string) (*config.Config, error) {
+		return config.LoadSources("-", strings.NewReader(text), env(pairs...), named)
+	}
+	const file = "broker: ${B}\nsubscriptions: [{name: a, from: {queue: '${Q}'}, handler: {http: {url: 'http://h/', secret: '${S}', timeout: '${T}'}}, retry: {attempts: '${N}', immediate: 3}}]"
+	c, err := load(file, config.Named{}, "B", "amqp://h", "Q", "orders")
+	if err != nil || c.Broker != "amqp://h" || c.Subscriptions[0].From.Queue.Name != "orders" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := load(file, config.Named{URL: "amqp://h", By: "--broker"}, "Q", "orders"); err != nil {
+		t.Errorf("with a broker that is named: %v", err)
+	}
+	for missing, pairs := range map[string][]string{"B": {"Q", "orders"}, "Q": {"B", "amqp://h"}} {
+		if _, err := load(file, config.Named{}, pairs...); err == nil || !strings.Contains(err.Error(), "variable "+missing+" is not set") {
+			t.Errorf("without %s: %v", missing, err)
+		}
+	}
+}
+
 // The broker that the command line names decides, whatever the file says.
 func TestASourceFitsTheBrokerThatIsUsed(t *testing.T) {
 	t.Parallel()

@@ -25,13 +25,23 @@ type Named struct {
 // of the broker: the one that is named, or that of the file. The error is an
 // [*Errors] with everything that is wrong.
 func Load(path string, stdin io.Reader, lookup func(string) (string, bool), named Named) (*Config, error) {
+	return load(path, stdin, &walker{lookup: lookup, named: named})
+}
+
+// LoadSources is Load for commands that need the broker and the sources only: a
+// variable that neither needs may be unset.
+func LoadSources(path string, stdin io.Reader, lookup func(string) (string, bool), named Named) (*Config, error) {
+	return load(path, stdin, &walker{lookup: lookup, named: named, sources: true})
+}
+
+func load(path string, stdin io.Reader, w *walker) (*Config, error) {
 	name, text, err := slurp(path, stdin)
 	if err != nil {
 		r := &report{file: name}
 		r.add(Diagnostic{Code: CodeUnreadable, Message: err.Error(), Hint: unreadableHint(err)})
 		return nil, r.err()
 	}
-	c, err := Parse(name, text, lookup, named)
+	c, err := w.parse(name, text)
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +79,17 @@ func unreadableHint(err error) string {
 
 // Parse reads the text of a file. name stands in errors.
 func Parse(name string, text []byte, lookup func(string) (string, bool), named Named) (*Config, error) {
+	return (&walker{lookup: lookup, named: named}).parse(name, text)
+}
+
+// parse reads a text with the settings of w.
+func (w *walker) parse(name string, text []byte) (*Config, error) {
 	r := &report{file: name, lines: strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n")}
 	root := r.tree(text)
 	if root == nil {
 		return nil, r.err()
 	}
-	w := &walker{report: r, lookup: lookup, named: named}
+	w.report = r
 	v := w.object(withoutExtensions(resolve(root)), fileShape(), "the file")
 	c := w.bind(v)
 	if err := r.err(); err != nil {

@@ -26,6 +26,7 @@ type value struct {
 	grow  Backoff
 	names map[string]string // of a mapping
 	table map[string]any    // of a table
+	unset *Diagnostic       // why it could not be used, where that is for whoever uses it to report
 	items []*value          // of a list, and the delays of a backoff
 
 	fields map[string]*value // of an object
@@ -68,7 +69,9 @@ type walker struct {
 	*report
 	lookup func(string) (string, bool)
 	named  Named
-	sub    string // the subscription being read
+	// sources: only what names the broker and the sources is used.
+	sources bool
+	sub     string // the subscription being read
 
 	warnings []Diagnostic
 }
@@ -391,10 +394,15 @@ func (w *walker) scalar(n *yaml.Node, s *shape, where string) *value {
 	}
 	e := expand(n.Value, w.lookup)
 	if e.fault != "" {
-		w.add(Diagnostic{
+		d := Diagnostic{
 			Line: n.Line, Column: n.Column + e.at + quote(n), width: e.width, Code: CodeEnv, Subscription: w.sub,
 			Message: fmt.Sprintf("%s: %s", where, e.fault), Hint: "set it, or write ${NAME:-default}; $${ stands for a plain ${",
-		})
+		}
+		if w.sources {
+			v.unset = &d
+			return v
+		}
+		w.add(d)
 		return v
 	}
 	v.text = e.value
