@@ -129,8 +129,11 @@ func TestSubscriptionsThatCannotLiveTogetherAreRefusedBeforeAnythingIsMade(t *te
 		"two streams with one subject": {stream("A", "a", "orders.>"), stream("B", "b", "orders.paid"), transport.CodeSubjectsOverlap, transport.LevelError, []string{"A", "B", "orders.>", "orders.paid"}},
 		"a core subject captured":      {stream("A", "a", "orders.placed"), core(nil), transport.CodeCaptured, transport.LevelError, []string{"orders.*", "orders.placed", "stream A"}},
 		"the other way round":          {core(nil), stream("A", "a", "orders.placed"), transport.CodeCaptured, transport.LevelError, []string{"orders.*", "orders.placed", "stream A"}},
-		"captured and allowed": {core(func(s *natscore.SubjectConfig) { s.AllowCaptured = true }), stream("A", "a", "orders.placed"),
-			transport.CodeCaptured, transport.LevelWarning, []string{"orders.*"}},
+		"captured and allowed": {
+			core(func(s *natscore.SubjectConfig) { s.AllowCaptured = true }), stream("A", "a", "orders.placed"),
+			transport.CodeCaptured, transport.LevelWarning,
+			[]string{"orders.*"},
+		},
 		"nothing in common": {core(func(s *natscore.SubjectConfig) { s.Subject = "tick" }), stream("A", "a", "orders.placed"), "", "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -114,7 +114,7 @@ func defaults(ctx context.Context, cfg Config) []nats.Option {
 // refuses what would break a promise.
 func (c *Conn) adopt(o *nats.Options) error {
 	if nowhere(o) {
-		return errNowhere
+		return fmt.Errorf("%w: %w", transport.ErrInvalid, errNowhere)
 	}
 	if o.ReconnectBufSize != -1 {
 		return fmt.Errorf("%w: the option ReconnectBufSize would let a publish succeed that is lost with the process; leave it out", transport.ErrInvalid)
@@ -131,7 +131,7 @@ func (c *Conn) adopt(o *nats.Options) error {
 
 // errNowhere is the refusal of an empty URL. The client library would take it
 // for a server on this machine.
-var errNowhere = fmt.Errorf("%w: the URL of the server is empty", transport.ErrInvalid)
+var errNowhere = errors.New("the URL of the server is empty")
 
 // nowhere tells whether neither the URL nor an option says where the server is.
 func nowhere(o *nats.Options) bool {
