@@ -13,6 +13,7 @@ MAKEFLAGS   += --no-print-directory
 # everywhere.
 MODULES := $(shell sed -n '/^use (/,/^)/s/^[[:space:]]\{1,\}//p' go.work)
 LIBRARY := github.com/holdfast-go/holdfast
+REDIS   := $(LIBRARY)/redisstore
 # The version that nested modules require, which go.work ties to this tree.
 VERSION := $(shell sed -n 's|^replace $(LIBRARY) \(v[^ ]*\) .*|\1|p' go.work)
 # The suite and the faults run real servers; they get more time.
@@ -89,8 +90,8 @@ tidy: ## tidy every go.mod
 	@for m in $(filter-out .,$(MODULES)); do \
 		echo "== $$m: go mod tidy"; \
 		(cd $$m; \
-		trap '$(GO) mod edit -dropreplace $(LIBRARY)' EXIT; \
-		$(GO) mod edit -require $(LIBRARY)@$(VERSION) -replace $(LIBRARY)=$(CURDIR); \
+		trap '$(GO) mod edit -dropreplace $(LIBRARY) -dropreplace $(REDIS)' EXIT; \
+		$(GO) mod edit -require $(LIBRARY)@$(VERSION) -replace $(LIBRARY)=$(CURDIR) -replace $(REDIS)=$(CURDIR)/redisstore; \
 		$(GO) mod tidy); \
 	done
 	@cd tools && GOWORK=off $(GO) mod tidy

@@ -28,9 +28,10 @@ const countExpiry = 24 * time.Hour
 // message. Where a message without an ID gets one that is made from its content,
 // two of the same content share their attempts; the check says so.
 //
-// A count is dropped when its message has come to its end, and forgotten by the
-// store when 24 hours have passed since the last attempt, or twice the longest
-// delay of the policy if that is more. A store that answers no more is waited
+// A count is dropped when its message was handled. The store forgets any other
+// when 24 hours have passed since the last attempt, or twice the longest delay of
+// the policy if that is more; a dead letter that is redriven starts anew, and a
+// message that is sent again under the ID of a dead one does not. A store that answers no more is waited
 // for: the message goes back with a growing delay of a second to a minute,
 // nothing is charged, the handler does not run, and health says "attempt counter
 // unavailable". A stop takes the attempts back that it cuts short.

@@ -36,21 +36,28 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	if url := os.Getenv(killerVar); url != "" {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		err := killerApp(ctx, url)
-		stop()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(2)
+	for name, app := range map[string]func(context.Context, string) error{killerVar: killerApp, strategyVar: strategyApp} {
+		if setting := os.Getenv(name); setting != "" {
+			os.Exit(child(app, setting))
 		}
-		os.Exit(0)
 	}
 	code := m.Run()
 	if path, err := program(); err == nil {
 		os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code)
+}
+
+// child runs an app in place of the tests, until SIGTERM, and returns the code to
+// exit with.
+func child(app func(context.Context, string) error, setting string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := app(ctx, setting); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	return 0
 }
 
 // holdfastCommand runs a command of the program to its end and returns its output.

@@ -34,7 +34,7 @@ type CountStore interface {
 	// not there changes nothing and returns nil.
 	Remove(ctx context.Context, key CountKey, attempt string) error
 
-	// Forget drops all attempts of a message that has come to its end. To forget
+	// Forget drops all attempts of a message that was handled. To forget
 	// a key that is not there changes nothing and returns nil.
 	Forget(ctx context.Context, key CountKey) error
 }
