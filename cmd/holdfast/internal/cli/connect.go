@@ -44,10 +44,8 @@ func (p *program) namedBroker() (config.Named, error) {
 	case config.FamilyMixed:
 		return config.Named{}, ui.Usagef("%s %q names NATS servers and RabbitMQ at once; name one broker", n.By, config.Redact(n.URL))
 	case config.FamilyRabbitMQ:
-		for part := range strings.SplitSeq(n.URL, ",") {
-			if config.FamilyOf(part) == config.FamilyNone {
-				return config.Named{}, ui.Usagef("%s %q: %s; every server of a cluster is written in full, and a comma in a password is %%2C", n.By, config.Redact(n.URL), form)
-			}
+		if !config.InFull(n.URL) {
+			return config.Named{}, ui.Usagef("%s %q: %s; every server of a cluster is written in full, and a comma in a password is %%2C", n.By, config.Redact(n.URL), form)
 		}
 	}
 	return n, nil

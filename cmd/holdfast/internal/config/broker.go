@@ -41,6 +41,17 @@ func FamilyOf(broker string) Family {
 	return family
 }
 
+// InFull tells whether every server of a list is a URL. On RabbitMQ each has a
+// user of its own; a part that is none is likely the rest of a password.
+func InFull(broker string) bool {
+	for part := range strings.SplitSeq(broker, ",") {
+		if FamilyOf(part) == FamilyNone {
+			return false
+		}
+	}
+	return true
+}
+
 // scheme is how a URL begins.
 var scheme = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://`)
 

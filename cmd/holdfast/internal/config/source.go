@@ -71,9 +71,16 @@ func mixedHint(keys ...string) string {
 	return "write {stream, subjects, durable, start, mode}, {subject, group}, or {queue, type, bindings, declare, ...}"
 }
 
-// oneFamily refuses a list of brokers of several kinds.
+// oneFamily refuses a list of brokers of several kinds, and one for RabbitMQ with
+// parts that are no URLs.
 func (w *walker) oneFamily(broker *value) {
-	if broker != nil && FamilyOf(broker.text) == FamilyMixed {
+	if broker == nil {
+		return
+	}
+	switch family := FamilyOf(broker.text); {
+	case family == FamilyRabbitMQ && !InFull(broker.text):
+		w.fault(broker.node, CodeValue, "write every server in full, amqp://HOST:5672/VHOST; a comma in a password is %2C", "broker holds a part that is not a URL")
+	case family == FamilyMixed:
 		w.fault(broker.node, CodeContradicts, "name one broker, or the servers of one cluster", "broker names NATS servers and RabbitMQ at once")
 	}
 }
