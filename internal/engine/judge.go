@@ -40,39 +40,38 @@ type judgement struct {
 }
 
 // consider judges a delivery before its handler runs.
-func (s *Subscription) consider(d transport.Delivery) judgement {
-	c := s.known(d)
+func (s *Subscription) consider(c *judgement, d transport.Delivery) {
+	s.recall(c, d)
 	if c.verdict.Action != recovery.Handle {
-		return c
+		return
 	}
 	if c.charged == 1 && s.cfg.Policy.MaxAge == 0 {
-		return c // only its age could speak against a first delivery
+		return // only its age could speak against a first delivery
 	}
-	s.admit(&c)
-	if c.verdict.Reason == recovery.CrashLoop && s.recount(&c) {
-		s.admit(&c)
+	s.admit(c)
+	if c.verdict.Reason == recovery.CrashLoop && s.recount(c) {
+		s.admit(c)
 	}
 	if c.verdict.Action != recovery.Handle {
 		c.attempt--
 	}
-	return c
 }
 
-// known returns what the broker and the ledger know of a delivery. Its verdict
+// recall fills c with what the broker and the ledger know of a delivery. Its verdict
 // is to handle it, unless there is one already.
-func (s *Subscription) known(d transport.Delivery) judgement {
+func (s *Subscription) recall(c *judgement, d transport.Delivery) {
 	m := d.Message()
 	n := d.Deliveries()
-	c := judgement{delivery: d, message: m, deliveries: n, raw: n, verdict: recovery.Verdict{Action: recovery.Handle}}
+	*c = judgement{delivery: d, message: m, deliveries: n, raw: n, verdict: recovery.Verdict{Action: recovery.Handle}}
 	known := s.ledger.look(m.Position)
 	if known.over {
 		c.verdict, c.over = known.verdict, true
-		return c
+		return
 	}
 	if g := known.grave; g != nil {
 		c.verdict, c.err, c.attempt, c.first, c.failed = g.verdict, g.err, g.attempts, g.first, g.failed
 		c.condemned = true
-		return c
+		return
 	}
 	c.doubtful = known.doubtful
 	charged := max(n-known.returned, 1)
@@ -82,7 +81,6 @@ func (s *Subscription) known(d transport.Delivery) judgement {
 		c.attempt = next
 	}
 	c.began, c.from = known.began, known.from
-	return c
 }
 
 // admit asks the policy whether the handler runs at all.

@@ -236,8 +236,8 @@ func (l *lanes) giveBack(it *laneItem, delay time.Duration) {
 	s := l.p.s
 	atOnce := !it.begun && delay == 0
 	if !it.begun {
-		c := s.known(it.delivery)
-		s.uncharge(&c, atOnce && returnsUncharged(it.delivery))
+		s.recall(&it.c, it.delivery)
+		s.uncharge(&it.c, atOnce && returnsUncharged(it.delivery))
 	}
 	// A failure leaves the message to its lease, which brings it back.
 	if atOnce {
@@ -279,7 +279,8 @@ func (w *worker) step(l *lanes, ln *lane) bool {
 	w.parkFor, w.turns = 0, false
 	if !it.begun {
 		w.counts.received.Add(1)
-		it.begun, it.c = true, w.s.consider(it.delivery)
+		it.begun = true
+		w.s.consider(&it.c, it.delivery)
 		if it.keyless != nil && it.c.verdict.Action == recovery.Handle {
 			it.c.attempt-- // no handler sees it
 			w.s.judge(&it.c, recovery.Permanent(it.keyless))

@@ -83,12 +83,17 @@ func (w *worker) keepLease() {
 
 // loseLease cancels an attempt whose message may be somebody else's now.
 func (w *worker) loseLease(d transport.Delivery, ctx *Context, err error) {
-	m := d.Message()
-	w.s.cfg.Logger.Warn("lease lost: the handler is cancelled and nothing will be settled", "id", m.ID, "subject", m.Subject, "err", err)
-	w.s.observe(observe.Event{Kind: observe.LeaseLost, Subject: m.Subject, MessageID: m.ID, Deliveries: d.Deliveries(), Err: err})
+	w.s.tellLeaseLost(d, "lease lost: the handler is cancelled and nothing will be settled", err)
 	if ctx != nil {
 		ctx.end(context.Canceled)
 	}
+}
+
+// tellLeaseLost makes a lost lease visible.
+func (s *Subscription) tellLeaseLost(d transport.Delivery, text string, err error) {
+	m := d.Message()
+	s.cfg.Logger.Warn(text, "id", m.ID, "subject", m.Subject, "err", err)
+	s.observe(observe.Event{Kind: observe.LeaseLost, Subject: m.Subject, MessageID: m.ID, Deliveries: d.Deliveries(), Err: err})
 }
 
 // extend extends the lease of a delivery, if it has one. Only a lease that is

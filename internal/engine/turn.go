@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -116,12 +115,10 @@ func (l *lanes) lose(ln *lane, it *laneItem, err error) {
 	}
 }
 
-// leaseLost tells that the lease of a waiting message is lost.
+// leaseLost counts and tells that the lease of a waiting message is lost.
 func (s *Subscription) leaseLost(d transport.Delivery, err error) {
 	s.mu.Lock()
 	s.past.LeasesLost++
 	s.mu.Unlock()
-	m := d.Message()
-	s.cfg.Logger.Warn("lease lost: the message waited for others of its key and is not handled here", "id", m.ID, "subject", m.Subject, "err", err)
-	s.observe(observe.Event{Kind: observe.LeaseLost, Subject: m.Subject, MessageID: m.ID, Deliveries: d.Deliveries(), Err: err})
+	s.tellLeaseLost(d, "lease lost: the message waited for others of its key and is not handled here", err)
 }

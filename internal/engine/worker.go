@@ -165,7 +165,7 @@ func (s *Subscription) retire(w *worker) {
 func (w *worker) handle(d transport.Delivery) bool {
 	w.counts.received.Add(1)
 	c := &w.own
-	*c = w.s.consider(d)
+	w.s.consider(c, d)
 	if c.verdict.Action != recovery.Handle || c.verdict.Alone || w.s.cfg.Policy.Ack == recovery.AckFirst {
 		w.hold(d) // otherwise begin does
 	}
