@@ -29,18 +29,26 @@ func (l *lanes) abort(ln *lane) {
 
 // turnLocked takes the item at i, whose lease is lost, and all behind it out of
 // the lane. Those behind it are returned, to be turned, unless others of the
-// lane are on their way already: then they follow.
+// lane are on their way already: then they follow. The lost message itself may
+// be among them, handed out anew: it stays, for it comes first.
 func (l *lanes) turnLocked(ln *lane, i int) (rest []*laneItem, first bool) {
 	first = ln.turned == nil
 	if first {
 		ln.turned = make(map[string]bool)
 	}
-	for _, it := range ln.items[i:] {
-		ln.turned[it.delivery.Message().Position] = true
+	lost := ln.items[i].position()
+	ln.turned[lost] = true
+	kept := slices.Clone(ln.items[:i])
+	for _, it := range ln.items[i+1:] {
+		ln.turned[it.position()] = true
+		if it.position() == lost {
+			kept = append(kept, it)
+		} else {
+			rest = append(rest, it)
+		}
 	}
-	rest = slices.Clone(ln.items[i+1:])
-	l.count -= len(ln.items) - i
-	ln.items = slices.Clip(ln.items[:i])
+	l.count -= len(ln.items) - len(kept)
+	ln.items = kept
 	if i == 0 {
 		ln.halted, ln.due = true, time.Time{}
 		l.queue = slices.DeleteFunc(l.queue, func(other *lane) bool { return other == ln })
@@ -51,6 +59,8 @@ func (l *lanes) turnLocked(ln *lane, i int) (rest []*laneItem, first bool) {
 	return rest, first
 }
 
+func (it *laneItem) position() string { return it.delivery.Message().Position }
+
 // turn gives items of a lane back and, when nothing came that must follow them,
 // lets the lane go on.
 func (l *lanes) turn(ln *lane, items []*laneItem) {
@@ -59,7 +69,7 @@ func (l *lanes) turn(ln *lane, items []*laneItem) {
 		l.mu.Lock()
 		items, ln.late = ln.late, nil
 		for _, it := range items {
-			ln.turned[it.delivery.Message().Position] = true
+			ln.turned[it.position()] = true
 		}
 		if len(items) == 0 {
 			ln.turned = nil
