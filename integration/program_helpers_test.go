@@ -109,14 +109,27 @@ func (l *lockedBuffer) String() string {
 // start starts a command and sees to its end.
 func start(t *testing.T, dir string, env []string, name string, args ...string) *process {
 	t.Helper()
+	return startTo(t, nil, dir, env, name, args...)
+}
+
+// startTo is start with the output in a file, where it stays when the process
+// ends; stdout is nil then.
+func startTo(t *testing.T, to *os.File, dir string, env []string, name string, args ...string) *process {
+	t.Helper()
 	p := &process{cmd: exec.Command(name, args...), stderr: &lockedBuffer{}, done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env = dir, append(os.Environ(), env...)
-	p.cmd.Stderr = p.stderr
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	p.cmd.Stderr, p.cmd.Stdout = p.stderr, to
+	if to == nil {
+		// A pipe of our own: that of StdoutPipe is closed when the process ends,
+		// with whatever nobody has read yet.
+		out, in, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.cmd.Stdout, p.stdout = in, bufio.NewReader(out)
+		t.Cleanup(func() { out.Close() })
+		defer in.Close()
 	}
-	p.stdout = bufio.NewReader(out)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
