@@ -1,0 +1,61 @@
+// Command compensate acks every message, and makes good what failed before it does.
+// See docs/strategies/compensate.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/rabbitmq"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	rmq, err := rabbitmq.Connect(ctx, url())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rmq.Close(context.Background())
+
+	app := holdfast.New(holdfast.Config{Name: "compensate", Logger: slog.Default()})
+	orders := rmq.Queue(rabbitmq.QueueConfig{Name: "strategies-compensate"})
+	holdfast.Handle(app, orders, charge,
+		holdfast.Ack(holdfast.AckAlways),
+		holdfast.Compensate(refund),
+	)
+	if err := app.Run(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// charge stands for a payment provider that does not know the order "bad".
+func charge(_ context.Context, m *holdfast.Message[string]) error {
+	fmt.Printf("charge %s, attempt %d\n", m.Body, m.Attempt)
+	if m.Body == "bad" {
+		return errors.New("there is no such order")
+	}
+	return nil
+}
+
+// refund runs after charge failed. Until it returns nil the message is not acked
+// and comes back, so it must bear being run twice for one m.ID.
+func refund(_ context.Context, m *holdfast.Meta, cause error) error {
+	fmt.Printf("refund %s: %v\n", m.Data(), cause)
+	return nil
+}
+
+// url is where RabbitMQ is: AMQP_URL, or this machine.
+func url() string {
+	if u := os.Getenv("AMQP_URL"); u != "" {
+		return u
+	}
+	return "amqp://guest:guest@127.0.0.1:5672/"
+}

@@ -1,0 +1,58 @@
+// Command within retries for five seconds, however often that is. See
+// docs/strategies/within.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/rabbitmq"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	rmq, err := rabbitmq.Connect(ctx, url())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer rmq.Close(context.Background())
+
+	app := holdfast.New(holdfast.Config{Name: "within", Logger: slog.Default()})
+	orders := rmq.Queue(rabbitmq.QueueConfig{
+		Name: "strategies-within",
+		// What nobody comes for within a minute is a dead letter too.
+		Arguments: map[string]any{"x-message-ttl": int64(60_000)},
+	})
+	holdfast.Handle(app, orders, charge,
+		holdfast.Retry{Within: 5 * time.Second, Backoff: holdfast.Exponential(500*time.Millisecond, 2*time.Second)},
+	)
+	if err := app.Run(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// charge stands for a payment provider that does not know the order "bad".
+func charge(_ context.Context, m *holdfast.Message[string]) error {
+	fmt.Printf("charge %s, attempt %d\n", m.Body, m.Attempt)
+	if m.Body == "bad" {
+		return errors.New("there is no such order")
+	}
+	return nil
+}
+
+// url is where RabbitMQ is: AMQP_URL, or this machine.
+func url() string {
+	if u := os.Getenv("AMQP_URL"); u != "" {
+		return u
+	}
+	return "amqp://guest:guest@127.0.0.1:5672/"
+}
