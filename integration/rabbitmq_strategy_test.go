@@ -158,7 +158,8 @@ func never(context.Context, *holdfast.Message[string]) error { return errors.New
 func (a *rabbitApp) dead() (found struct {
 	Body, Reason         string
 	Attempts, Deliveries int
-}) {
+},
+) {
 	a.Helper()
 	s := strategyTrial{t: a.T, rmq: a.rmq, child: strategyChild{Queue: a.name}}
 	eventually(a.T, time.Minute, "a dead letter", func() bool {
