@@ -442,8 +442,8 @@ func (a *App) observer() func(observe.Event) {
 		return nil
 	}
 	return func(e observe.Event) {
-		for _, o := range a.cfg.Observers {
-			o.Observe(e)
+		for _, o := range slices.Backward(a.cfg.Observers) {
+			defer o.Observe(e) // deferred, so that one that panics hides nothing from the others
 		}
 	}
 }

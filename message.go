@@ -77,7 +77,8 @@ func (m *Meta) Ack(ctx context.Context) error {
 }
 
 // Nack gives the message back, to be handled again not before delay; for the ack
-// policy Manual.
+// policy Manual. It counts as a failed attempt: after the last one the message
+// becomes a dead letter.
 func (m *Meta) Nack(ctx context.Context, delay time.Duration) error {
 	if m.manual == nil {
 		return ErrNotManual

@@ -60,6 +60,11 @@ func (s *Subscription) Stop(ctx context.Context) error {
 	case <-s.gone:
 		return s.app.errorOf(s)
 	case <-ctx.Done():
+	}
+	select { // both may come at once: the grace is what is left of ctx
+	case <-s.gone:
+		return s.app.errorOf(s)
+	default:
 		return fmt.Errorf("stop subscription %s: %w", s.name, ctx.Err())
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,7 +82,7 @@ func (s *Subscription) open(again bool) (transport.Receiver, error) {
 	defer cancel()
 	t := s.cfg.Source.Transport()
 	if again {
-		if _, err := t.Provision(ctx, s.cfg.Source, s.cfg.Want); err != nil {
+		if err := s.provision(ctx, t); err != nil {
 			return nil, fmt.Errorf("provision %s: %w", s.cfg.Source, err)
 		}
 	}
@@ -90,6 +91,24 @@ func (s *Subscription) open(again bool) (transport.Receiver, error) {
 		return nil, fmt.Errorf("open %s: %w", s.cfg.Source, err)
 	}
 	return rx, nil
+}
+
+// provision makes what has gone missing. A contract that cannot be kept any more
+// is a failure, as it is at the start.
+func (s *Subscription) provision(ctx context.Context, t transport.Transport) error {
+	report, err := t.Provision(ctx, s.cfg.Source, s.cfg.Want)
+	if err != nil {
+		return err
+	}
+	for _, what := range slices.Concat(report.Created, report.Updated) {
+		s.cfg.Logger.Warn("made again", "what", what)
+	}
+	for _, f := range report.Findings {
+		if f.Level == transport.LevelError {
+			return errors.New(f.String())
+		}
+	}
+	return nil
 }
 
 // pauseAfter makes a failure visible and waits before the next try.
