@@ -48,8 +48,7 @@ func (s *session) end(deadline time.Time) {
 // splitURLs returns the URLs of a list, checked. No error shows credentials.
 func splitURLs(list string) ([]string, error) {
 	var urls []string
-	for raw := range strings.SplitSeq(list, ",") {
-		raw = strings.TrimSpace(raw)
+	for _, raw := range apart(list) {
 		if raw == "" {
 			continue
 		}
@@ -65,6 +64,21 @@ func splitURLs(list string) ([]string, error) {
 		return nil, transport.Invalid("connect", "", "no URL is given")
 	}
 	return urls, nil
+}
+
+// apart takes a list of URLs apart. Only a comma before another URL ends one: any
+// other may be part of a password, half of which must not be taken for an address.
+func apart(list string) []string {
+	var urls []string
+	for part := range strings.SplitSeq(list, ",") {
+		bare := strings.TrimSpace(part)
+		if n := len(urls); n > 0 && !strings.HasPrefix(bare, "amqp://") && !strings.HasPrefix(bare, "amqps://") && bare != "" {
+			urls[n-1] += "," + part
+			continue
+		}
+		urls = append(urls, bare)
+	}
+	return urls
 }
 
 // redact removes credentials and parameters from a URL.

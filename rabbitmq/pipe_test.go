@@ -98,6 +98,7 @@ func TestCredentialsAreNeverShown(t *testing.T) {
 		"amqp://user:" + secret + "@host:5672/v", "amqp://" + secret + "@host", "amqp://u:p@" + secret + "@host/v",
 		"user:" + secret + "@host", "amqp://host/?password=" + secret, "amqp://u:" + secret + "#x@host",
 		"http://u:" + secret + "@host", "amqp://u:" + secret + "@ho st",
+		"amqp://u:" + secret + ",x@ho st", "amqp://u:x," + secret + "@ho st", "amqp://a, amqp://u:" + secret + ",x@ho st",
 	} {
 		if got := redact(raw); bytes.Contains([]byte(got), []byte(secret)) {
 			t.Errorf("%q shows %q", raw, got)
