@@ -18,7 +18,7 @@ REDIS   := $(LIBRARY)/redisstore
 VERSION := $(shell sed -n 's|^replace $(LIBRARY) \(v[^ ]*\) .*|\1|p' go.work)
 # The suite and the faults run real servers; they get more time.
 TIMEOUT             ?= 5m
-TIMEOUT_INTEGRATION ?= 10m
+TIMEOUT_INTEGRATION ?= 20m
 FUZZTIME            ?= 10s
 
 GO_FILES  = $(shell find . -name '*.go' -not -path './.git/*' -not -path '*/node_modules/*')
