@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -165,10 +166,13 @@ func TestRabbitMQPoisonPublishFailsAlone(t *testing.T) {
 				m.Header = transport.Header{rabbitmq.UserID: {"somebody-else"}}
 			}
 			var err error
-			for try := 0; try < 50; try++ {
+			// Tried again after a pause, as the engine does: without one all of
+			// them, the culprit among them, would be in flight again at once.
+			for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 				if err = w.rmq.Publish(w.soon(), rabbitmq.QueueAddress(w.name), m); err == nil || transport.KindOf(err) == transport.Permanent {
 					break
 				}
+				<-time.After(rand.N(100 * time.Millisecond))
 			}
 			if i == 30 {
 				w.refused(err, transport.ErrInvalid, transport.Permanent)
