@@ -225,7 +225,7 @@ func TestPipelinedAckThatComesTooLateIsTold(t *testing.T) {
 		d := w.receive()
 		w.b.Disconnect(nil)
 		check.NoError(t, d.(transport.PipelinedAcker).AckLater())
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // virtual
 		w.b.Reconnect()
 		again := w.receive()
 		check.Equal(t, again.Deliveries(), 2)

@@ -98,7 +98,7 @@ func TestLeaseEndsAtTheInstantItSays(t *testing.T) {
 		w := newWorld(t, 10, memory.WithLease(20*time.Second))
 		w.publish("1")
 		d := w.receive()
-		time.Sleep(15 * time.Second)
+		time.Sleep(15 * time.Second) // virtual
 		check.NoError(t, d.(transport.LeaseExtender).ExtendLease())
 		start := time.Now()
 		again := w.receive()

@@ -104,10 +104,10 @@ func TestDuplicateIsForgottenAfterTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 10, memory.WithDedupWindow(time.Minute))
 		w.publish("1")
-		time.Sleep(59 * time.Second)
+		time.Sleep(59 * time.Second) // virtual
 		w.publish("1")
 		check.Equal(t, w.b.Len("orders"), 1)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // virtual
 		w.publish("1")
 		check.Equal(t, w.b.Len("orders"), 2)
 	})
