@@ -21,6 +21,12 @@ var (
 	ErrUnroutable = errors.New("no queue or stream takes this address")
 	// ErrTooLarge is returned by a publish the broker would refuse for its size.
 	ErrTooLarge = errors.New("message is larger than the broker takes")
+	// ErrFull is returned by a publish to a queue or stream that is full and
+	// refuses new messages. It is Temporary, for room may be made.
+	ErrFull = errors.New("the queue or stream is full")
+	// ErrBusy is returned by a publish when too much is under way at the broker:
+	// the same publish succeeds a moment later.
+	ErrBusy = errors.New("too much is under way at the broker")
 	// ErrInvalid is returned for an address, header or setting that can never
 	// work.
 	ErrInvalid = errors.New("invalid")

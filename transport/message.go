@@ -74,6 +74,23 @@ type Message struct {
 	// Time is when the broker stored the message; zero when it does not say.
 	Time time.Time
 
+	// Resent: an earlier copy of this very publish may have been stored, its
+	// outcome was never known. On a received message it is what the sender said.
+	Resent bool
+
+	// NotBefore keeps the message back until then, where Capabilities.Schedules.
+	// Zero means at once. It is used when publishing only.
+	NotBefore time.Time
+
+	// TTL lets the broker drop the message when nobody took it for so long,
+	// where Capabilities.Expires. Zero means never. It is used when publishing
+	// only.
+	TTL time.Duration
+
+	// Priority puts the message before those of a lower one, where
+	// Capabilities.Priorities. It is used when publishing only.
+	Priority uint8
+
 	// Position names the stored copy this delivery came from, unique for ever
 	// among all copies its broker stored (a stream and sequence with the time
 	// of storage, say). It tells two messages apart that were given one ID.

@@ -57,6 +57,13 @@ type Capabilities struct {
 	Requests bool
 	// Requeues: deliveries implement Requeuer, and the broker bounds them.
 	Requeues bool
+	// Schedules: a message with NotBefore is kept back by the broker.
+	Schedules bool
+	// Expires: a message with a TTL is dropped by the broker when it has passed.
+	Expires bool
+	// Priorities: a message with a Priority is handed out before those of a
+	// lower one.
+	Priorities bool
 }
 
 // Source is a place to take messages from, made by its transport (a stream and

@@ -19,6 +19,8 @@ const (
 	Key = "Holdfast-Key"
 	// ContentType is the media type on brokers without a field for it.
 	ContentType = "Content-Type"
+	// Resent marks a publish whose first try has an unknown outcome.
+	Resent = "Holdfast-Resent"
 	// Cause is the ID of the message whose handler published this one.
 	Cause = "Holdfast-Cause"
 )
