@@ -36,6 +36,7 @@ func rooms() map[string][]string {
 		"internal/natsconn":       {"transport", "internal/wire", nats},
 		"internal/check":          {},
 		"internal/redistest":      {},
+		"internal/rabbitnode":     {},
 		"internal/arch":           {},
 		// Programs to read and run, not to import.
 		"examples": {".", "memory", "natscore", "jetstream", "rabbitmq", "transport", "recovery", "deadletter", "observe"},
