@@ -56,33 +56,38 @@ func positive[N int | time.Duration](n, otherwise N) N {
 // Broker is an in-process broker and the transport that reaches it. Its methods
 // are safe for concurrent use.
 //
-// It implements transport.Transport, DeadLetterer, Requester and Observable.
-// Its deliveries implement PipelinedAcker, Rejecter, LeaseExtender, Responder
-// and Native.
+// It implements transport.Transport, PipelinedPublisher, DeadLetterer, Requester
+// and Observable. Its deliveries implement PipelinedAcker, Rejecter, LeaseExtender,
+// Responder and Native.
 type Broker struct {
 	lease       time.Duration
 	maxSize     int
 	dedupWindow time.Duration
 	done        chan struct{}  // closed by Close
 	timers      sync.WaitGroup // one count for each armed or running timer
+	running     sync.WaitGroup // the goroutines of pipelines
 
 	// mu guards everything below and the state of queues, receivers and
 	// deliveries. It is the only lock of a broker besides observers.mu, and is
 	// never held while waiting or while an observer runs.
-	mu       sync.Mutex
-	closed   bool
-	down     error // why the connection is cut; nil while it is up
-	paused   bool
-	seq      uint64
-	stored   int             // messages in all queues
-	idle     []chan struct{} // each closed when stored becomes zero
-	queues   map[string]*queue
-	order    []*queue // queues in the order they were made
-	subs     map[string]*queue
-	requests map[*request]struct{}
-	faults   map[Op][]*fault
-	stalls   map[Op]chan struct{}
-	letters  letters
+	mu         sync.Mutex
+	closed     bool
+	down       error         // why the connection is cut; nil while it is up
+	up         chan struct{} // closed when it is up again; nil while it is up
+	paused     bool
+	seq        uint64
+	stored     int             // messages in all queues
+	idle       []chan struct{} // each closed when stored becomes zero
+	queues     map[string]*queue
+	order      []*queue // queues in the order they were made
+	subs       map[string]*queue
+	requests   map[*request]struct{}
+	pipelines  map[*pipeline]struct{}
+	unanswered int   // messages of pipelines to store without an outcome
+	alarm      error // why publishes are held up, if pipelines are to say so
+	faults     map[Op][]*fault
+	stalls     map[Op]chan struct{}
+	letters    letters
 
 	observers observers
 }
@@ -97,6 +102,7 @@ func New(opts ...Option) *Broker {
 		queues:      map[string]*queue{},
 		subs:        map[string]*queue{},
 		requests:    map[*request]struct{}{},
+		pipelines:   map[*pipeline]struct{}{},
 		faults:      map[Op][]*fault{},
 		stalls:      map[Op]chan struct{}{},
 		letters:     letters{byID: map[letterID]*letter{}},
@@ -118,6 +124,9 @@ func (b *Broker) Capabilities() transport.Capabilities {
 		DeadLetters: true,
 		Requests:    true,
 		Requeues:    true,
+		Schedules:   true,
+		Expires:     true,
+		Priorities:  true,
 	}
 }
 
@@ -199,7 +208,7 @@ func (b *Broker) Open(ctx context.Context, src transport.Source, want transport.
 }
 
 // Close implements transport.Transport. It closes every receiver, ends every
-// call that waits with ErrClosed and drops what is stored. Deliveries that are
+// call that waits with ErrClosed, ends every pipeline and drops what is stored. Deliveries that are
 // still held can no longer be settled.
 func (b *Broker) Close(context.Context) error {
 	b.mu.Lock()
@@ -209,6 +218,7 @@ func (b *Broker) Close(context.Context) error {
 	}
 	b.closed = true
 	close(b.done)
+	b.endPipelines(closedError(string(OpPublish), ""))
 	var events []transport.Event
 	for _, q := range b.order {
 		events = append(events, q.shut()...)
@@ -216,6 +226,7 @@ func (b *Broker) Close(context.Context) error {
 	b.mu.Unlock()
 	b.observers.emit(events...)
 	b.timers.Wait()
+	b.running.Wait()
 	return nil
 }
 

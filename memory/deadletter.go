@@ -137,7 +137,7 @@ func (s store) Redrive(ctx context.Context, subscription string, m *transport.Me
 		return lost
 	}
 	c := s.b.stamp(m, wire.OriginOf(m).Subject)
-	q.store(c, s.b.seq, nil)
+	q.store(m, c, s.b.seq, nil)
 	return lost
 }
 

@@ -17,8 +17,10 @@ const (
 	OpProvision Op = "provision"
 	OpOpen      Op = "open"
 	OpPublish   Op = "publish"
-	OpRequest   Op = "request"
-	OpRespond   Op = "respond"
+	// OpOpenPipeline is the opening of a pipeline; its messages meet OpPublish.
+	OpOpenPipeline Op = "open pipeline"
+	OpRequest      Op = "request"
+	OpRespond      Op = "respond"
 	// OpReceive fails calls of Receive, those that wait included. The receiver
 	// is then of no more use, as the seam says.
 	OpReceive Op = "receive"
@@ -122,7 +124,9 @@ func (b *Broker) fault(op Op) *fault {
 // Stall makes calls of op wait until release is called, until their context
 // ends or until ten seconds have passed, and then go on or fail. It is for
 // tests. OpReceive, OpAckLater, OpConfirm and OpExtend, which do not wait for
-// the broker, cannot be stalled; see Pause.
+// the broker, cannot be stalled; see Pause. What was sent through a pipeline
+// meets a stall of OpPublish without the ten seconds: its sender decides when it
+// has waited enough.
 func (b *Broker) Stall(op Op) (release func()) {
 	ch := make(chan struct{})
 	b.mu.Lock()
@@ -233,12 +237,16 @@ func (b *Broker) Resume() {
 	b.dispatchAll()
 }
 
-// errCut is why calls fail when Disconnect was given no reason.
-var errCut = errors.New("connection is cut")
+// What is said where a test gave no reason of its own.
+var (
+	errCut   = errors.New("connection is cut")
+	errAlarm = errors.New("the broker is short of room")
+	errStuck = errors.New("the broker did not answer in time")
+)
 
 // Disconnect cuts the connection until Reconnect. It is for tests. Receivers
-// wait, acks made by AckLater wait too, and every other call fails with a
-// Temporary error around cause. Inside the broker time goes on: leases and
+// wait, acks made by AckLater and OpenPipeline wait too, pipelines end, and every
+// other call fails with a Temporary error around cause. Inside the broker time goes on: leases and
 // delays end. A nil cause stands for a plain one.
 func (b *Broker) Disconnect(cause error) {
 	if cause == nil {
@@ -247,6 +255,10 @@ func (b *Broker) Disconnect(cause error) {
 	b.mu.Lock()
 	was := b.down
 	b.down = cause
+	if was == nil {
+		b.up = make(chan struct{})
+		b.endPipelines(b.brokenError(cause))
+	}
 	b.mu.Unlock()
 	if was == nil {
 		b.observers.emit(transport.Event{Kind: transport.Disconnected, Err: cause})
@@ -259,6 +271,7 @@ func (b *Broker) Reconnect() {
 	was := b.down
 	b.down = nil
 	if was != nil {
+		close(b.up)
 		b.confirmAll()
 		b.dispatchAll()
 	}

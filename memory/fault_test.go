@@ -28,17 +28,18 @@ func steps(w *world) map[memory.Op]func() error {
 		return w.receive()
 	}
 	return map[memory.Op]func() error{
-		memory.OpCheck:     func() error { _, err := w.b.Check(ctx, src, want); return err },
-		memory.OpProvision: func() error { _, err := w.b.Provision(ctx, src, want); return err },
-		memory.OpOpen:      func() error { _, err := w.b.Open(ctx, src, want); return err },
-		memory.OpPublish:   func() error { return w.b.Publish(ctx, to, &transport.Message{}) },
-		memory.OpRequest:   func() error { _, err := w.b.Request(ctx, to, &transport.Message{}); return err },
-		memory.OpAck:       func() error { return held().Ack(ctx) },
-		memory.OpAckLater:  func() error { return held().(transport.PipelinedAcker).AckLater() },
-		memory.OpNack:      func() error { return held().Nack(ctx, time.Second) },
-		memory.OpReject:    func() error { return held().(transport.Rejecter).Reject(ctx, "") },
-		memory.OpExtend:    func() error { return held().(transport.LeaseExtender).ExtendLease() },
-		memory.OpBury:      func() error { return letters.Bury(ctx, key, &transport.Message{}) },
+		memory.OpCheck:        func() error { _, err := w.b.Check(ctx, src, want); return err },
+		memory.OpProvision:    func() error { _, err := w.b.Provision(ctx, src, want); return err },
+		memory.OpOpen:         func() error { _, err := w.b.Open(ctx, src, want); return err },
+		memory.OpPublish:      func() error { return w.b.Publish(ctx, to, &transport.Message{}) },
+		memory.OpOpenPipeline: func() error { _, err := w.b.OpenPipeline(ctx, func(uint64, error) {}); return err },
+		memory.OpRequest:      func() error { _, err := w.b.Request(ctx, to, &transport.Message{}); return err },
+		memory.OpAck:          func() error { return held().Ack(ctx) },
+		memory.OpAckLater:     func() error { return held().(transport.PipelinedAcker).AckLater() },
+		memory.OpNack:         func() error { return held().Nack(ctx, time.Second) },
+		memory.OpReject:       func() error { return held().(transport.Rejecter).Reject(ctx, "") },
+		memory.OpExtend:       func() error { return held().(transport.LeaseExtender).ExtendLease() },
+		memory.OpBury:         func() error { return letters.Bury(ctx, key, &transport.Message{}) },
 		memory.OpRemove: func() error {
 			check.NoError(w.t, letters.Bury(ctx, key, &transport.Message{}))
 			return letters.Remove(ctx, key)

@@ -8,9 +8,14 @@ type entries struct {
 	less func(a, b *entry) bool
 }
 
-// bySequence orders what waits as it was stored, so that a message that comes
-// back takes its old place.
-func bySequence(a, b *entry) bool { return a.seq < b.seq }
+// byTurn orders what waits by priority and then as it was stored, so that a
+// message that comes back takes its old place.
+func byTurn(a, b *entry) bool {
+	if a.priority != b.priority {
+		return a.priority > b.priority
+	}
+	return a.seq < b.seq
+}
 
 // byWake orders what is delayed or leased by when that ends.
 func byWake(a, b *entry) bool {

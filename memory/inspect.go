@@ -49,7 +49,7 @@ func (b *Broker) Rejected(queue string) []Rejected {
 type Stats struct {
 	// Waiting messages may be handed out now.
 	Waiting int
-	// Delayed messages were given back and are not due yet.
+	// Delayed messages were given back, or are scheduled, and are not due yet.
 	Delayed int
 	// Leased messages were handed out and are not settled.
 	Leased int

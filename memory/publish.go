@@ -92,7 +92,7 @@ func (b *Broker) route(op Op, subject string, m *transport.Message, req *request
 		if req == nil && q.duplicate(dedupKey(m), stored.Time) {
 			continue
 		}
-		q.store(stored, b.seq, req)
+		q.store(m, stored, b.seq, req)
 	}
 	return nil
 }
@@ -102,7 +102,7 @@ func (b *Broker) route(op Op, subject string, m *transport.Message, req *request
 func (b *Broker) stamp(m *transport.Message, subject string) *transport.Message {
 	b.seq++
 	c := clone(m)
-	c.DedupID = ""
+	c.DedupID, c.NotBefore, c.TTL, c.Priority = "", time.Time{}, 0, 0
 	c.Subject = subject
 	c.Time = time.Now()
 	c.Position = "memory/" + strconv.FormatUint(b.seq, 10) + "@" + strconv.FormatInt(c.Time.UnixNano(), 10)
@@ -145,6 +145,9 @@ func (b *Broker) validTo(op Op, to transport.Address, m *transport.Message) erro
 func (b *Broker) valid(op Op, address string, m *transport.Message) error {
 	if m == nil {
 		return transport.Invalid(string(op), address, "there is no message")
+	}
+	if m.TTL < 0 {
+		return transport.Invalid(string(op), address, "the time to live %v is negative", m.TTL)
 	}
 	size := len(m.Body)
 	for name, values := range m.Header {

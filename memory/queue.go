@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"slices"
 	"time"
 
 	"github.com/holdfast-go/holdfast/transport"
@@ -13,16 +14,17 @@ type queue struct {
 	subjects []string
 	lease    time.Duration
 
-	ready     entries // may be handed out
-	timed     entries // delayed or leased
-	leased    int     // how many of timed are leased
+	ready     entries  // may be handed out
+	timed     entries  // delayed or leased
+	mortal    []mortal // what has a time to live, the first to die first
+	leased    int      // how many of timed are leased
 	waiters   []*waiter
 	receivers map[*receiver]struct{}
 	rejected  []Rejected
 	seen      map[string]struct{} // deduplication keys
 	seenOrder []seenKey           // the same, oldest first
 
-	timer *time.Timer // runs wake; armed only while timed is not empty
+	timer *time.Timer // runs wake; armed only while something is due some time
 	armed time.Time   // when it fires; zero when it is not armed
 }
 
@@ -31,15 +33,22 @@ type seenKey struct {
 	until time.Time
 }
 
+// mortal is an entry that is dropped unless somebody took it until then.
+type mortal struct {
+	e     *entry
+	until time.Time
+}
+
 // entry is one stored message of one queue. msg is never handed out itself.
 type entry struct {
-	msg   *transport.Message
-	seq   uint64
-	count int       // how often it was handed out
-	wake  time.Time // when the delay or lease ends
-	index int       // place in the heap it is in
-	held  *delivery // who holds it, or nil
-	req   *request  // who waits for an answer, or nil
+	msg      *transport.Message
+	seq      uint64
+	count    int       // how often it was handed out
+	wake     time.Time // when the delay or lease ends
+	index    int       // place in the heap it is in
+	held     *delivery // who holds it, or nil
+	req      *request  // who waits for an answer, or nil
+	priority uint8
 }
 
 // waiter is one call of Receive that waits.
@@ -56,7 +65,7 @@ type received struct {
 func newQueue(b *Broker, s *source) *queue {
 	return &queue{
 		b: b, name: s.name, subjects: s.subjects, lease: s.lease,
-		ready:     entries{less: bySequence},
+		ready:     entries{less: byTurn},
 		timed:     entries{less: byWake},
 		receivers: map[*receiver]struct{}{},
 		seen:      map[string]struct{}{},
@@ -93,11 +102,36 @@ func (q *queue) duplicate(key string, now time.Time) bool {
 	return false
 }
 
-// store puts a message at the end of the queue.
-func (q *queue) store(msg *transport.Message, seq uint64, req *request) {
+// store puts the stored copy of m at the end of the queue, or where m asks to be
+// put.
+func (q *queue) store(m, stored *transport.Message, seq uint64, req *request) {
 	q.b.stored++
-	q.ready.add(&entry{msg: msg, seq: seq, req: req})
+	e := &entry{msg: stored, seq: seq, req: req, priority: m.Priority}
+	due := stored.Time
+	if m.NotBefore.After(due) {
+		due = m.NotBefore
+	}
+	if m.TTL > 0 {
+		q.bound(e, due.Add(m.TTL))
+	}
+	if due.After(stored.Time) {
+		q.keepUntil(e, due)
+		return
+	}
+	q.ready.add(e)
 	q.dispatch()
+}
+
+// bound ends the life of e at until, unless somebody takes it before.
+func (q *queue) bound(e *entry, until time.Time) {
+	i, _ := slices.BinarySearchFunc(q.mortal, until, func(m mortal, until time.Time) int {
+		if m.until.After(until) {
+			return 1
+		}
+		return -1
+	})
+	q.mortal = slices.Insert(q.mortal, i, mortal{e, until})
+	q.arm()
 }
 
 // dispatch hands out what is ready to those who wait and have room.
@@ -150,7 +184,11 @@ func (q *queue) handOut(r *receiver) *delivery {
 
 // keep holds e back for d from now on: a lease or a delay.
 func (q *queue) keep(e *entry, d time.Duration) {
-	e.wake = time.Now().Add(d)
+	q.keepUntil(e, time.Now().Add(d))
+}
+
+func (q *queue) keepUntil(e *entry, at time.Time) {
+	e.wake = at
 	q.timed.add(e)
 	q.arm()
 }
@@ -187,23 +225,49 @@ func (q *queue) expire(now time.Time) (events []transport.Event) {
 		}
 		q.ready.add(e)
 	}
+	q.drop(now)
 	return events
 }
 
-// arm sees to it that wake runs when the first of timed is due.
+// drop takes away what nobody took in the time it had. What was handed out once
+// is not dropped any more: its subscription knows of it.
+func (q *queue) drop(now time.Time) {
+	for len(q.mortal) > 0 && !q.mortal[0].until.After(now) {
+		e := q.mortal[0].e
+		q.mortal = slices.Delete(q.mortal, 0, 1)
+		if e.count == 0 {
+			q.ready.remove(e) // it is due, and nobody holds it
+			q.b.forget(1)
+		}
+	}
+}
+
+// next is when something is due next; zero when nothing is.
+func (q *queue) next() time.Time {
+	var at time.Time
+	if first := q.timed.first(); first != nil {
+		at = first.wake
+	}
+	if len(q.mortal) > 0 && (at.IsZero() || q.mortal[0].until.Before(at)) {
+		at = q.mortal[0].until
+	}
+	return at
+}
+
+// arm sees to it that wake runs when something is due next.
 func (q *queue) arm() {
-	first := q.timed.first()
-	if first == nil {
+	at := q.next()
+	if at.IsZero() {
 		q.disarm()
 		return
 	}
-	if !q.armed.IsZero() && !first.wake.Before(q.armed) {
+	if !q.armed.IsZero() && !at.Before(q.armed) {
 		return // it fires earlier, finds nothing due and arms itself again
 	}
 	q.disarm()
 	q.b.timers.Add(1)
-	q.armed = first.wake
-	q.timer = time.AfterFunc(time.Until(first.wake), q.wake)
+	q.armed = at
+	q.timer = time.AfterFunc(time.Until(at), q.wake)
 }
 
 // disarm stops the timer. One that has fired already counts itself off.
@@ -253,7 +317,7 @@ func (q *queue) shut() (events []transport.Event) {
 	}
 	q.fail(closedError("receive", q.name), nil)
 	q.b.forget(len(q.ready.list) + len(q.timed.list))
-	q.ready.list, q.timed.list = nil, nil
+	q.ready.list, q.timed.list, q.mortal = nil, nil, nil
 	return events
 }
 
