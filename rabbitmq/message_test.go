@@ -199,3 +199,11 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// A null inside a table or a list is null in its text, and not an empty string.
+func TestANullInATableIsShownAsNull(t *testing.T) {
+	t.Parallel()
+	if got := text(amqp.Table{"deep": []any{nil, ""}, "none": nil}); got != `{"deep":[null,""],"none":null}` {
+		t.Errorf("it is shown as %s", got)
+	}
+}

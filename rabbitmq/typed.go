@@ -44,6 +44,8 @@ func text(v any) string {
 // plain turns a value into what encoding/json writes as one would read it.
 func plain(v any) any {
 	switch v := v.(type) {
+	case nil:
+		return nil // null: text would show it as ""
 	case amqp.Table:
 		out := make(map[string]any, len(v))
 		for name, value := range v {
