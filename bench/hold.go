@@ -49,24 +49,29 @@ func holdTransport(prefetch int) func(context.Context, *job) error {
 		}
 		src := js.Consumer(jetstream.ConsumerConfig{Stream: j.stream, Subjects: []string{j.subject}, Durable: durable, Start: jetstream.StartAll()})
 		want := transport.Want{Subscription: durable, Concurrency: 1, Prefetch: prefetch}
-		if _, err := js.Provision(ctx, src, want); err != nil {
-			return errors.Join(err, js.Close(ctx))
-		}
-		rx, err := js.Open(ctx, src, want)
-		if err != nil {
-			return errors.Join(err, js.Close(ctx))
-		}
-		for j.tally.calls.Load() < j.tally.want && err == nil {
-			var d transport.Delivery
-			if d, err = rx.Receive(ctx); err != nil {
-				break
-			}
-			if err = j.handle(numberOf(d.Message().Body)); err == nil {
-				err = d.(transport.PipelinedAcker).AckLater()
-			}
-		}
-		return errors.Join(err, rx.Close(ctx), js.Close(ctx))
+		return errors.Join(consumeTransport(ctx, js, src, want, j), js.Close(ctx))
 	}
+}
+
+// consumeTransport receives, handles and acks until the job is done.
+func consumeTransport(ctx context.Context, t transport.Transport, src transport.Source, want transport.Want, j *job) error {
+	if _, err := t.Provision(ctx, src, want); err != nil {
+		return err
+	}
+	rx, err := t.Open(ctx, src, want)
+	if err != nil {
+		return err
+	}
+	for j.tally.calls.Load() < j.tally.want && err == nil {
+		var d transport.Delivery
+		if d, err = rx.Receive(ctx); err != nil {
+			break
+		}
+		if err = j.handle(numberOf(d.Message().Body)); err == nil {
+			err = d.(transport.PipelinedAcker).AckLater()
+		}
+	}
+	return errors.Join(err, rx.Close(ctx))
 }
 
 // runApp runs the app until the job is done.

@@ -5,7 +5,7 @@
 //	go -C bench run . -only 'consume' -rounds 3
 //	go -C bench run . -md RESULTS.md      # keep the table
 //
-// The NATS server runs in a process of its own, so that the client's CPU time
+// The NATS server and RabbitMQ run in processes of their own, so that the client's CPU time
 // and allocations are the client's alone. The contenders of one workload take
 // turns, round by round, so that a change of the machine's mood meets all of
 // them; what is printed are medians with the range over the rounds. Every

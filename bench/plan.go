@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/rabbitmq"
 )
 
 // group is one workload and those who do it.
@@ -21,8 +22,10 @@ type group struct {
 	pause   time.Duration // how long the handler waits
 	heap    bool          // watch the heap
 	parked  bool          // contenders park messages, see contender.parked
-	stored  bool          // the messages are there before the trial begins
-	metric  metric        // what the first column and its ratio show
+	broker  brokerKind
+	queue   rabbitmq.QueueType // on RabbitMQ
+	stored  bool               // the messages are there before the trial begins
+	metric  metric             // what the first column and its ratio show
 	trial   func(context.Context, *bench, *group, *contender) (sample, error)
 	// contenders: the first is what the others are compared with, unless the
 	// metric is absolute.
@@ -32,11 +35,20 @@ type group struct {
 // contender does a workload in one way.
 type contender struct {
 	name   string
-	n      int // messages, where not those of the group
-	parked int // messages before the others that fail and wait for an hour
+	n      int    // messages, where not those of the group
+	parked int    // messages before the others that fail and wait until the trial is over
+	fails  uint32 // each tenth message fails so often, where not as in the group
 	run    func(context.Context, *job) error
 	goals  []goal
 }
+
+// brokerKind is where a workload runs.
+type brokerKind uint8
+
+const (
+	onNATS brokerKind = iota
+	onRabbit
+)
 
 func (g *group) messages(c *contender) int {
 	if c.n > 0 {
@@ -60,13 +72,14 @@ func plan(scale float64) []*group {
 	all = append(all, failureGroups()...)
 	all = append(all, memoryGroups()...)
 	all = append(all, publishGroups()...)
+	all = append(all, rabbitGroups()...)
 	for _, g := range all {
 		g.n = scaled(g.n, scale)
 		for i := range g.contenders {
 			c := &g.contenders[i]
 			c.n = scaled(c.n, scale)
 			if scale < 1 {
-				c.parked = scaled(c.parked, scale)
+				c.parked = min(c.parked, scaled(c.parked, scale))
 			}
 		}
 	}

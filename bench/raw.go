@@ -71,8 +71,8 @@ func consumeRaw(ctx context.Context, j *job, mode rawMode, handle func(jetstream
 			j.fail(err)
 		}
 	}
-	spread, wait := mode.spread(settle)
-	cc, err := cons.Consume(spread, jetstream.PullMaxMessages(window))
+	handler, wait := spreadOver(mode, settle)
+	cc, err := cons.Consume(handler, jetstream.PullMaxMessages(window))
 	if err != nil {
 		return err
 	}
@@ -86,13 +86,13 @@ func consumeRaw(ctx context.Context, j *job, mode rawMode, handle func(jetstream
 	return nc.FlushWithContext(ctx)
 }
 
-// spread puts settle behind goroutines, as mode says. wait ends them; nothing
+// spreadOver puts settle behind goroutines, as mode says. wait ends them; nothing
 // may be handed to them any more by then.
-func (mode rawMode) spread(settle func(jetstream.Msg)) (handler jetstream.MessageHandler, wait func()) {
+func spreadOver[M any](mode rawMode, settle func(M)) (handler func(M), wait func()) {
 	var wg sync.WaitGroup
 	switch {
 	case mode.workers > 0:
-		ch := make(chan jetstream.Msg, mode.workers)
+		ch := make(chan M, mode.workers)
 		for range mode.workers {
 			wg.Go(func() {
 				for m := range ch {
@@ -100,10 +100,10 @@ func (mode rawMode) spread(settle func(jetstream.Msg)) (handler jetstream.Messag
 				}
 			})
 		}
-		return func(m jetstream.Msg) { ch <- m }, func() { close(ch); wg.Wait() }
+		return func(m M) { ch <- m }, func() { close(ch); wg.Wait() }
 	case mode.wide > 0:
 		sem := make(chan struct{}, mode.wide)
-		return func(m jetstream.Msg) {
+		return func(m M) {
 			sem <- struct{}{}
 			wg.Go(func() {
 				settle(m)

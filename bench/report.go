@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -111,6 +112,7 @@ type report struct {
 	retries int
 	quick   bool
 	server  string
+	rabbit  string // version of RabbitMQ, where it was used
 	groups  []*results
 }
 
@@ -222,6 +224,9 @@ func (rep *report) markdown(args []string) string {
 	fmt.Fprintf(&b, "- command: `go -C bench run . %s`\n", strings.Join(args, " "))
 	fmt.Fprintf(&b, "- %s, %d CPUs (%s), %s/%s, %s\n", runtime.Version(), runtime.NumCPU(), cpuModel(), runtime.GOOS, runtime.GOARCH, kernel())
 	fmt.Fprintf(&b, "- nats-server %s in a process of its own, loopback, file store, nats.go %s\n", rep.server, natsVersion())
+	if rep.rabbit != "" {
+		fmt.Fprintf(&b, "- RabbitMQ %s, one node, loopback, amqp091-go %s; messages are persistent\n", rep.rabbit, moduleVersion("github.com/rabbitmq/amqp091-go"))
+	}
 	fmt.Fprintf(&b, "- %s, %d rounds interleaved, took %s\n", rep.began.UTC().Format("2006-01-02 15:04 MST"), rep.rounds, rep.took.Round(time.Second))
 	others := rep.others()
 	fmt.Fprintf(&b, "- other processes used %.0f %% of the machine's CPU during the median trial, %.0f %% at most;\n  a trial with more than %.0f %% was repeated up to %d times, and the quietest counted\n\n", others.median, others.high, 100*noisy, rep.retries)
@@ -289,6 +294,20 @@ func cpuModel() string {
 func kernel() string {
 	data, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	return cmp.Or(strings.TrimSpace(string(data)), "unknown kernel")
+}
+
+// moduleVersion is the version of a module that is linked in.
+func moduleVersion(path string) string {
+	info, _ := debug.ReadBuildInfo()
+	if info == nil {
+		return "unknown"
+	}
+	for _, m := range info.Deps {
+		if m.Path == path {
+			return m.Version
+		}
+	}
+	return "unknown"
 }
 
 // natsVersion is that of the client library both sides use.

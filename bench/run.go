@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ type bench struct {
 	cfg      config
 	broker   *broker
 	js       jetstream.JetStream
+	rabbit   *rabbit // nil where no workload wants it
 	streams  int
 	fixtures map[int]string // filled streams of the current group, by size
 	log      io.Writer
@@ -44,10 +46,16 @@ func measure(ctx context.Context, cfg config, groups []*group, log io.Writer) (r
 	}
 	b := &bench{cfg: cfg, broker: br, js: js, fixtures: make(map[int]string), log: log}
 	rep = &report{began: time.Now(), rounds: cfg.rounds, retries: cfg.retries, quick: cfg.quick, server: nc.ConnectedServerVersion()}
-	for _, g := range groups {
-		if !cfg.only.MatchString(g.name) {
-			continue
+	groups = slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return !cfg.only.MatchString(g.name) })
+	if slices.ContainsFunc(groups, func(g *group) bool { return g.broker == onRabbit }) {
+		if b.rabbit, err = startRabbit(ctx); err != nil {
+			return nil, err
 		}
+		// The context may have ended by then, and what is there must go.
+		defer func() { err = errors.Join(err, b.rabbit.stop(context.WithoutCancel(ctx))) }()
+		rep.rabbit = b.rabbit.version
+	}
+	for _, g := range groups {
 		results, err := b.group(ctx, g)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", g.name, err)
@@ -100,10 +108,8 @@ func (b *bench) trial(ctx context.Context, g *group, c *contender, round int) (s
 	if g.trial == nil {
 		return sample{}, errors.New("the workload has no trial")
 	}
-	if g.stored { // not part of the profile
-		if _, err := b.filled(ctx, g, g.messages(c)+c.parked); err != nil {
-			return sample{}, err
-		}
+	if err := b.fill(ctx, g, g.messages(c)+c.parked); err != nil { // not part of the profile
+		return sample{}, err
 	}
 	if b.cfg.profiles != "" && round == b.cfg.rounds-1 {
 		stop, err := profile(b.cfg.profiles, g.name+" "+c.name)
@@ -118,6 +124,18 @@ func (b *bench) trial(ctx context.Context, g *group, c *contender, round int) (s
 			g.name, c.name, round+1, g.metric.show(s), s.cpu(), s.allocs(), 100*s.others)
 	}
 	return s, err
+}
+
+// fill puts the messages of a workload where it finds them.
+func (b *bench) fill(ctx context.Context, g *group, n int) error {
+	if !g.stored {
+		return nil
+	}
+	if g.broker == onRabbit {
+		return b.rabbit.fill(ctx, g, n)
+	}
+	_, err := b.filled(ctx, g, n)
+	return err
 }
 
 var unfit = regexp.MustCompile(`[^a-z0-9]+`)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-go/holdfast/rabbitmq"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -28,15 +29,18 @@ type job struct {
 	url     string
 	stream  string
 	subject string
+	queue   string // on RabbitMQ
+	kind    rabbitmq.QueueType
 	body    func(seq uint64) []byte
 	backoff time.Duration
 	tally   *tally
 
-	pause time.Duration
-	fails func(seq uint64) uint32 // how often a message fails
-	sent  []atomic.Int64          // when each was published, since epoch; nil unless wanted
-	late  []time.Duration         // how long each took
-	epoch time.Time
+	pause   time.Duration
+	fails   func(seq uint64) uint32 // how often a message fails
+	repeats bool                    // what fails is handled again before the trial is over
+	sent    []atomic.Int64          // when each was published, since epoch; nil unless wanted
+	late    []time.Duration         // how long each took
+	epoch   time.Time
 
 	broken chan error // capacity 1: what ended the trial early
 }
@@ -76,20 +80,21 @@ func (j *job) wait(ctx context.Context) error {
 	}
 }
 
-// newJob makes a trial of g by c. fails says how often each message fails before
+// newJob makes a trial of g by c on the broker at url, whose process is pid. fails says how often each message fails before
 // it is handled; a parked one fails once and does not come back.
-func (b *bench) newJob(g *group, c *contender) *job {
+func newJob(g *group, c *contender, url string, pid int) *job {
 	n := g.messages(c)
-	j := &job{url: b.broker.url, body: g.body, backoff: g.backoff, pause: g.pause, broken: make(chan error, 1)}
+	j := &job{url: url, body: g.body, backoff: g.backoff, pause: g.pause, broken: make(chan error, 1)}
 	total, want := n+c.parked, int64(n+c.parked)
-	if g.fails > 0 {
+	if fails := max(g.fails, c.fails); fails > 0 {
 		j.fails = func(seq uint64) uint32 {
 			if seq%10 == 0 {
-				return g.fails
+				return fails
 			}
 			return 0
 		}
-		want += int64((n+9)/10) * int64(g.fails)
+		j.repeats = true
+		want += int64((n+9)/10) * int64(fails)
 	}
 	if c.parked > 0 {
 		j.fails = func(seq uint64) uint32 {
@@ -100,14 +105,14 @@ func (b *bench) newJob(g *group, c *contender) *job {
 		}
 	}
 	warm := int64(c.parked) + (want-int64(c.parked))/20
-	j.tally = newTally(b.broker.pid, total, want, warm)
+	j.tally = newTally(pid, total, want, warm)
 	return j
 }
 
 // expected is how often the handler is called for a message.
-func (j *job) expected(g *group) func(uint64) uint32 {
+func (j *job) expected() func(uint64) uint32 {
 	return func(seq uint64) uint32 {
-		if g.fails > 0 {
+		if j.repeats {
 			return 1 + j.fails(seq)
 		}
 		return 1
@@ -116,7 +121,7 @@ func (j *job) expected(g *group) func(uint64) uint32 {
 
 // consumeTrial lets c consume a stream that was filled before.
 func consumeTrial(ctx context.Context, b *bench, g *group, c *contender) (sample, error) {
-	j := b.newJob(g, c)
+	j := newJob(g, c, b.broker.url, b.broker.pid)
 	stream, err := b.filled(ctx, g, g.messages(c)+c.parked)
 	if err != nil {
 		return sample{}, err
@@ -133,7 +138,7 @@ func consumeTrial(ctx context.Context, b *bench, g *group, c *contender) (sample
 		most = heap.stop()
 	}
 	if err == nil {
-		err = errors.Join(j.tally.check(j.expected(g)), b.settled(ctx, j, c.parked))
+		err = errors.Join(j.tally.check(j.expected()), b.settled(ctx, j, c.parked))
 	}
 	if err := errors.Join(err, b.js.DeleteConsumer(ctx, stream, durable)); err != nil {
 		return sample{}, err
@@ -167,7 +172,7 @@ func (b *bench) settled(ctx context.Context, j *job, parked int) error {
 
 // latencyTrial publishes at a fixed rate while c consumes.
 func latencyTrial(ctx context.Context, b *bench, g *group, c *contender) (sample, error) {
-	j := b.newJob(g, c)
+	j := newJob(g, c, b.broker.url, b.broker.pid)
 	j.stream = b.newName()
 	j.subject = subjectOf(j.stream)
 	j.sent, j.late, j.epoch = make([]atomic.Int64, j.tally.msgs), make([]time.Duration, j.tally.msgs), time.Now()
@@ -186,7 +191,7 @@ func latencyTrial(ctx context.Context, b *bench, g *group, c *contender) (sample
 	stop()
 	wg.Wait()
 	if err == nil {
-		err = errors.Join(j.tally.check(j.expected(g)), b.settled(ctx, j, 0))
+		err = errors.Join(j.tally.check(j.expected()), b.settled(ctx, j, 0))
 	}
 	if err := errors.Join(err, b.js.DeleteStream(ctx, j.stream)); err != nil {
 		return sample{}, err
@@ -238,7 +243,7 @@ func (j *job) pace(ctx context.Context) error {
 
 // publishTrial lets c publish into an empty stream.
 func publishTrial(ctx context.Context, b *bench, g *group, c *contender) (sample, error) {
-	j := b.newJob(g, c)
+	j := newJob(g, c, b.broker.url, b.broker.pid)
 	j.stream = b.newName()
 	j.subject = subjectOf(j.stream)
 	if err := b.create(ctx, j.stream); err != nil {
@@ -247,7 +252,7 @@ func publishTrial(ctx context.Context, b *bench, g *group, c *contender) (sample
 	runtime.GC()
 	err := c.run(ctx, j)
 	if err == nil {
-		err = errors.Join(j.tally.check(j.expected(g)), b.stored(ctx, j))
+		err = errors.Join(j.tally.check(j.expected()), b.stored(ctx, j))
 	}
 	return j.tally.sample(), errors.Join(err, b.js.DeleteStream(ctx, j.stream))
 }
@@ -331,5 +336,8 @@ func (b *bench) clear(ctx context.Context) error {
 		failed = append(failed, b.js.DeleteStream(ctx, name))
 	}
 	clear(b.fixtures)
+	if b.rabbit != nil && !b.cfg.quick {
+		failed = append(failed, b.rabbit.clear())
+	}
 	return errors.Join(failed...)
 }
