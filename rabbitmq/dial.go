@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -46,7 +47,7 @@ func (s *session) end(deadline time.Time) {
 }
 
 // splitURLs returns the URLs of a list, checked. No error shows credentials.
-func splitURLs(list string) ([]string, error) {
+func splitURLs(list string, set settings) ([]string, error) {
 	var urls []string
 	for _, raw := range apart(list) {
 		if raw == "" {
@@ -56,6 +57,11 @@ func splitURLs(list string) ([]string, error) {
 			return nil, &transport.Error{
 				Op: "connect", Address: redact(raw), Kind: transport.Permanent, Err: errors.New("the URL cannot be parsed"),
 				Hint: "write it as amqp://user:password@host:5672/vhost; escape special characters in the password and the virtual host",
+			}
+		}
+		if fault := urlFault(raw, set); fault != "" {
+			return nil, &transport.Error{
+				Op: "connect", Address: redact(raw), Kind: transport.Permanent, Err: fmt.Errorf("%w: %s", transport.ErrInvalid, fault),
 			}
 		}
 		urls = append(urls, raw)
@@ -142,6 +148,12 @@ func (t *Transport) dialOne(ctx context.Context, url, role string) (*session, er
 			return s.pipe, nil
 		},
 	}
+	var err error
+	if cfg.SASL, err = t.set.mechanisms(ctx); err != nil {
+		return nil, &transport.Error{
+			Op: "connect", Address: redact(url), Kind: transport.Temporary, Err: fmt.Errorf("ask WithCredentials for the login: %w", err),
+		}
+	}
 	if t.set.tls != nil {
 		cfg.TLSClientConfig = t.set.tls.Clone()
 		cfg.TLSClientConfig.MinVersion = max(cfg.TLSClientConfig.MinVersion, tls.VersionTLS12)
@@ -155,7 +167,7 @@ func (t *Transport) dialOne(ctx context.Context, url, role string) (*session, er
 			s.pipe.cut()
 			_ = s.pipe.Close()
 		}
-		return nil, dialError(url, err, ctx.Err())
+		return nil, t.dialError(url, err, ctx.Err())
 	}
 	s.conn = conn
 	text, _ := conn.Properties["version"].(string)
@@ -163,22 +175,4 @@ func (t *Transport) dialOne(ctx context.Context, url, role string) (*session, er
 	conn.NotifyClose(s.closes)
 	conn.NotifyBlocked(s.blocks)
 	return s, nil
-}
-
-// dialError explains why a connection could not be made, without credentials.
-func dialError(url string, err, ended error) error {
-	e := &transport.Error{Op: "connect", Address: redact(url), Kind: transport.Temporary, Err: err}
-	var said *amqp.Error
-	switch {
-	case ended != nil:
-		e.Err = errors.Join(errTimeout, ended)
-		e.Hint = "no broker answers there: start it, correct the address, or use WaitForBroker"
-	case errors.As(err, &said) && (said.Code == amqp.AccessRefused || said.Code == amqp.NotAllowed):
-		e.Kind, e.Err = transport.Permanent, errors.Join(transport.ErrPermission, err)
-		e.Hint = "the broker refused the user, the password or the virtual host"
-	case errors.As(err, &said):
-	default:
-		e.Hint = "no broker answers there: start it, correct the address, or use WaitForBroker"
-	}
-	return e
 }

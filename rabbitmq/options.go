@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"context"
 	"crypto/tls"
 	"time"
 )
@@ -11,6 +12,7 @@ type Option func(*settings)
 type settings struct {
 	name       string
 	tls        *tls.Config
+	external   bool
 	heartbeat  time.Duration
 	dial       time.Duration
 	confirm    time.Duration
@@ -21,6 +23,8 @@ type settings struct {
 	wait       bool
 	retryFirst time.Duration
 	retryLimit time.Duration
+	// credentials returns the login for one connection; nil is that of the URL.
+	credentials func(context.Context) (user, password string, err error)
 }
 
 func defaultSettings() settings {
@@ -41,9 +45,25 @@ func defaultSettings() settings {
 // "holdfast".
 func WithName(name string) Option { return func(s *settings) { s.name = name } }
 
-// WithTLS sets the TLS configuration for amqps URLs. It is cloned for every
-// connection. Default: that of the URL, with TLS 1.2 at least.
+// WithTLS sets the TLS configuration for amqps URLs, with TLS 1.2 at least. It is
+// cloned for every connection; GetClientCertificate and VerifyConnection are asked
+// each time, which is how certificates are renewed without a restart. URLs that name
+// certificates of their own are then refused. Default: that of the URL.
 func WithTLS(cfg *tls.Config) Option { return func(s *settings) { s.tls = cfg } }
+
+// WithExternalAuth makes the client certificate the login (SASL EXTERNAL), as
+// auth_mechanism=external in the URL does. The broker needs the plugin
+// rabbitmq_auth_mechanism_ssl. Default: user and password.
+func WithExternalAuth() Option { return func(s *settings) { s.external = true } }
+
+// WithCredentials sets what is asked for the user and the password of every
+// connection, for those that change while the program runs. It is called from the
+// goroutines of the transport, several at once, with a context that ends when the
+// attempt to connect does; after an error the attempt is made again later. Default:
+// those of the URL.
+func WithCredentials(ask func(ctx context.Context) (user, password string, err error)) Option {
+	return func(s *settings) { s.credentials = ask }
+}
 
 // WithHeartbeat sets how often an idle connection is probed. A connection that
 // is silent for one and a half of it is given up and restored. Default: 10 s; at

@@ -103,7 +103,7 @@ func TestCredentialsAreNeverShown(t *testing.T) {
 		if got := redact(raw); bytes.Contains([]byte(got), []byte(secret)) {
 			t.Errorf("%q shows %q", raw, got)
 		}
-		if _, err := splitURLs(raw); err != nil && bytes.Contains([]byte(err.Error()), []byte(secret)) {
+		if _, err := splitURLs(raw, defaultSettings()); err != nil && bytes.Contains([]byte(err.Error()), []byte(secret)) {
 			t.Errorf("the error shows the secret: %v", err)
 		}
 	}

@@ -61,6 +61,13 @@ var (
 // WaitForBroker is given. After the start both connections are restored for as
 // long as it takes; Observe tells when they are lost and when they are back.
 // Credentials in url never appear in an error.
+//
+// A URL amqps://host:5671/vhost?cacertfile=F&certfile=F&keyfile=F is for TLS, with
+// a client certificate where the broker wants one; the files are read at every
+// connection, so that what is renewed is used at the next one. auth_mechanism=external
+// makes the certificate the login, and server_name_indication=NAME is the name that
+// the broker's certificate must have when it is not that of the host. A parameter
+// that is not known is an error. See also WithTLS.
 func Connect(ctx context.Context, url string, opts ...Option) (*Transport, error) {
 	set := defaultSettings()
 	for _, o := range opts {
@@ -69,7 +76,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Transport, error
 	if set.window < 1 || set.windowSize < 1 || set.maxSize < 0 || set.confirm <= 0 || set.retryFirst <= 0 || set.retryLimit < set.retryFirst {
 		return nil, transport.Invalid("connect", "", "windows, timeouts and pauses must be positive")
 	}
-	urls, err := splitURLs(url)
+	urls, err := splitURLs(url, set)
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +165,8 @@ func (t *Transport) Capabilities() transport.Capabilities {
 		DeadLetters: true,
 		Requests:    true,
 		Requeues:    true,
+		Expires:     true,
+		Priorities:  true,
 	}
 }
 

@@ -27,14 +27,31 @@ const (
 // Node is a RabbitMQ node. Its methods are safe for concurrent use, except those
 // that stop and start it.
 type Node struct {
-	dir      string
-	port     int
-	epmd     int
-	dist     int
-	advanced string
-	brief    bool      // nobody is left to remove dir when the node ends
-	guard    io.Closer // closing it ends the node, as the end of this process does
-	node     *exec.Cmd
+	dir    string
+	port   int
+	epmd   int
+	dist   int
+	tls    int
+	cookie string
+	own    Settings
+	lone   bool      // it has a port mapper of its own
+	brief  bool      // nobody is left to remove dir when the node ends
+	guard  io.Closer // closing it ends the node, as the end of this process does
+	node   *exec.Cmd
+}
+
+// Settings are what a node has beyond the usual.
+type Settings struct {
+	// Advanced is configuration in Erlang terms, such as
+	// "[{rabbit, [{consumer_timeout, 2000}]}].".
+	Advanced string
+	// Conf is further lines of rabbitmq.conf. TLSPort in it stands for a free port.
+	Conf string
+	// Plugins are enabled.
+	Plugins []string
+	// Brief: nobody is left to remove the files of the node when it ends, so that
+	// they are removed with it.
+	Brief bool
 }
 
 // install makes sure that the package is there.
@@ -57,6 +74,23 @@ func install() error {
 // as "[{rabbit, [{consumer_timeout, 2000}]}].", or empty. The files of a brief
 // node are removed when it ends, and those of another by Remove.
 func Start(advanced string, brief bool) (*Node, error) {
+	return StartWith(Settings{Advanced: advanced, Brief: brief})
+}
+
+// StartWith is Start with more settings.
+func StartWith(own Settings) (*Node, error) {
+	n, err := newNode(own)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.prepare(); err != nil {
+		return nil, err
+	}
+	return n, n.Run()
+}
+
+// newNode chooses the directory and the ports of a node.
+func newNode(own Settings) (*Node, error) {
 	if err := install(); err != nil {
 		return nil, err
 	}
@@ -64,19 +98,17 @@ func Start(advanced string, brief bool) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if advanced == "" {
-		advanced = "[]."
+	if own.Advanced == "" {
+		own.Advanced = "[]."
 	}
-	n := &Node{dir: dir, advanced: advanced, brief: brief}
-	for _, port := range []*int{&n.port, &n.epmd, &n.dist} {
+	n := &Node{dir: dir, own: own, brief: own.Brief, lone: true}
+	for _, port := range []*int{&n.port, &n.epmd, &n.dist, &n.tls} {
 		if *port, err = freePort(); err != nil {
 			return nil, err
 		}
 	}
-	if err := n.prepare(); err != nil {
-		return nil, err
-	}
-	return n, n.Run()
+	n.cookie = "HOLDFASTTEST" + strconv.Itoa(n.port)
+	return n, nil
 }
 
 // Remove ends the node and removes its files.
@@ -89,10 +121,11 @@ func (n *Node) Remove() error {
 func (n *Node) prepare() error {
 	files := map[string]string{
 		"rabbitmq.conf": "listeners.tcp.default = 127.0.0.1:" + strconv.Itoa(n.port) +
-			"\nlog.file.level = info\nvm_memory_high_watermark.absolute = 4GB\ndisk_free_limit.absolute = 10MB\n",
-		"advanced.config": n.advanced + "\n",
-		"plugins":         "[].\n",
-		".erlang.cookie":  "HOLDFASTTEST" + strconv.Itoa(n.port),
+			"\nlog.file.level = info\nvm_memory_high_watermark.absolute = 4GB\ndisk_free_limit.absolute = 10MB\n" +
+			strings.ReplaceAll(n.own.Conf, "TLSPort", strconv.Itoa(n.tls)),
+		"advanced.config": n.own.Advanced + "\n",
+		"plugins":         "[" + strings.Join(n.own.Plugins, ",") + "].\n",
+		".erlang.cookie":  n.cookie,
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {
@@ -106,7 +139,12 @@ func (n *Node) name() string { return "hf" + strconv.Itoa(n.port) + "@localhost"
 
 func (n *Node) env() []string {
 	at := func(name string) string { return filepath.Join(n.dir, name) }
+	shared := "yes"
+	if n.lone {
+		shared = ""
+	}
 	return append(os.Environ(),
+		"SHARED_MAPPER="+shared,
 		"HOME="+n.dir,
 		"ERL_EPMD_PORT="+strconv.Itoa(n.epmd),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
@@ -124,12 +162,15 @@ func (n *Node) env() []string {
 	)
 }
 
+// mapperScript runs the port mapper.
+const mapperScript = `if [ -z "$SHARED_MAPPER" ]; then epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & fi
+`
+
 // guardScript runs the port mapper and the node in one process group, and ends
 // them all as soon as its standard input is closed: by Kill, or by the end of
 // the process that holds the other end. The directory $1, if there is one, is
 // removed by somebody outside of the group.
-const guardScript = `epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 &
-"$0" &
+const guardScript = mapperScript + `"$0" &
 cat >/dev/null
 if [ -n "$1" ]; then setsid sh -c 'sleep 1; rm -rf "$0"' "$1" & sleep 0.2; fi
 kill -KILL 0`
@@ -137,6 +178,14 @@ kill -KILL 0`
 // Run starts a node that was killed, on its port and its data, and waits until it
 // takes connections.
 func (n *Node) Run() error {
+	if err := n.launch(); err != nil {
+		return err
+	}
+	return n.await()
+}
+
+// launch starts the node.
+func (n *Node) launch() error {
 	log, err := os.Create(filepath.Join(n.dir, "out"))
 	if err != nil {
 		return err
@@ -155,7 +204,7 @@ func (n *Node) Run() error {
 		return err
 	}
 	n.node = cmd
-	return n.await()
+	return nil
 }
 
 // await waits until the node speaks AMQP.
@@ -201,6 +250,9 @@ func (n *Node) Kill() {
 
 // Addr is where the node listens.
 func (n *Node) Addr() string { return "127.0.0.1:" + strconv.Itoa(n.port) }
+
+// TLSAddr is where the node listens with TLS, if its settings say so.
+func (n *Node) TLSAddr() string { return "127.0.0.1:" + strconv.Itoa(n.tls) }
 
 // URL is what a client connects to.
 func (n *Node) URL() string { return "amqp://guest:guest@" + n.Addr() }

@@ -32,7 +32,13 @@ func Shared(tb testing.TB) *Broker {
 // or empty. It is stopped when the test ends.
 func Start(tb testing.TB, advanced string) *Broker {
 	tb.Helper()
-	n, err := rabbitnode.Start(advanced, false)
+	return StartWith(tb, rabbitnode.Settings{Advanced: advanced})
+}
+
+// StartWith is Start with more settings.
+func StartWith(tb testing.TB, own rabbitnode.Settings) *Broker {
+	tb.Helper()
+	n, err := rabbitnode.StartWith(own)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -42,6 +48,26 @@ func Start(tb testing.TB, advanced string) *Broker {
 		}
 	})
 	return &Broker{n}
+}
+
+// StartCluster returns the nodes of a cluster of the test's own, which may be
+// killed one by one. They are stopped when the test ends.
+func StartCluster(tb testing.TB, size int) []*Broker {
+	tb.Helper()
+	c, err := rabbitnode.StartCluster(size)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := c.Remove(); err != nil {
+			tb.Logf("the files of the cluster: %v", err)
+		}
+	})
+	nodes := make([]*Broker, size)
+	for i, n := range c.Nodes {
+		nodes[i] = &Broker{n}
+	}
+	return nodes
 }
 
 // Kill ends the node with SIGKILL, as a power switch would, and waits until it
@@ -58,6 +84,9 @@ func (b *Broker) Restart(tb testing.TB) {
 
 // Addr is where the broker listens.
 func (b *Broker) Addr() string { return b.node.Addr() }
+
+// TLSAddr is where the broker listens with TLS, if its settings say so.
+func (b *Broker) TLSAddr() string { return b.node.TLSAddr() }
 
 // URL is what a client connects to.
 func (b *Broker) URL() string { return b.node.URL() }
