@@ -19,7 +19,7 @@ func rooms() map[string][]string {
 	return map[string][]string{
 		".": {
 			"recovery", "transport", "deadletter", "observe",
-			"internal/engine", "internal/wire",
+			"internal/engine", "internal/sender", "internal/wire", "spool",
 		},
 		"recovery":                {},
 		"transport":               {},
@@ -32,6 +32,7 @@ func rooms() map[string][]string {
 		"deadletter":              {"transport", "recovery", "internal/wire"},
 		"holdfasttest":            {".", "memory", "transport", "recovery", "deadletter", "observe"},
 		"internal/engine":         {"transport", "recovery", "observe", "internal/wire"},
+		"internal/sender":         {"transport", "spool"},
 		"internal/wire":           {"transport"},
 		"internal/natsconn":       {"transport", "internal/wire", nats},
 		"internal/check":          {},

@@ -1,0 +1,122 @@
+package sender
+
+import (
+	"context"
+	"time"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// tick is how often the window is looked through while anything is in it. Times
+// of messages are counted in ticks: reading the clock for each would cost more
+// than it tells.
+const tick = 100 * time.Millisecond
+
+// clock counts ticks while there is something to wait for.
+type clock struct {
+	ticks uint64
+	calm  uint64 // no message counts as unanswered from before
+	timer *time.Timer
+	armed bool
+}
+
+func (c *clock) stop() {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+// armLocked makes the clock run. The caller holds the lock.
+func (s *Sender) armLocked() {
+	if s.clock.armed || s.life.Err() != nil {
+		return
+	}
+	s.clock.armed = true
+	if s.clock.timer == nil {
+		s.clock.timer = time.AfterFunc(tick, s.sweep)
+		return
+	}
+	s.clock.timer.Reset(tick)
+}
+
+// sweep is called every tick: it gives up what nobody waits for any longer, and
+// finds out that the broker does not answer.
+func (s *Sender) sweep() {
+	now := time.Now()
+	s.mu.Lock()
+	p := s.pipe
+	s.mu.Unlock()
+	var alarm error
+	if p != nil {
+		alarm = p.Waiting()
+	}
+	s.mu.Lock()
+	s.clock.ticks++
+	s.alarm = alarm
+	var over []uint64
+	s.win.each(func(tag uint64, e *entry) bool {
+		if e.over(now) {
+			over = append(over, tag)
+		}
+		return true
+	})
+	s.unanswered()
+	s.mu.Unlock()
+	for _, tag := range over {
+		s.expire(tag, now)
+	}
+	s.mu.Lock()
+	s.clock.armed = false
+	if s.win.pending > 0 {
+		s.armLocked()
+	}
+	s.mu.Unlock()
+}
+
+// over tells whether nobody waits for e any longer.
+func (e *entry) over(now time.Time) bool {
+	return e.item.Ctx != nil && e.item.Ctx.Err() != nil || !e.item.Until.IsZero() && now.After(e.item.Until)
+}
+
+func (s *Sender) expire(tag uint64, now time.Time) {
+	s.mu.Lock()
+	e := s.win.at(tag)
+	if e == nil || !e.over(now) {
+		s.mu.Unlock()
+		return
+	}
+	cause := context.DeadlineExceeded
+	if ctx := e.item.Ctx; ctx != nil && ctx.Err() != nil {
+		cause = context.Cause(ctx)
+	}
+	s.settleLocked(e, s.givenUp(e, cause))
+}
+
+// unanswered gives the connection up when the oldest message at the broker has
+// waited too long for its outcome. The lock is held.
+func (s *Sender) unanswered() {
+	if s.pipe == nil || s.win.flying == 0 || s.stuck {
+		return
+	}
+	if s.alarm != nil {
+		s.clock.calm = s.clock.ticks
+		return
+	}
+	limit := uint64(s.cfg.Confirm / tick)
+	s.win.each(func(_ uint64, e *entry) bool {
+		if e.state != sent {
+			return true
+		}
+		if s.clock.ticks-max(e.sentAt, s.clock.calm) > limit {
+			s.stuck, s.flow, s.why = true, nil, errUnanswered
+			s.wakeLocked()
+		}
+		return false
+	})
+}
+
+// errUnanswered is the cause when the broker did not confirm in time.
+var errUnanswered = &transport.Error{
+	Op: "publish", Kind: transport.Unknown, Err: context.DeadlineExceeded,
+	Hint: "the broker did not confirm in time: the connection is made anew and the message sent again",
+}

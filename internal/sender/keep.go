@@ -1,0 +1,348 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// How the keeper waits between two tries.
+const (
+	firstPause   = 50 * time.Millisecond
+	longestPause = time.Second
+)
+
+// keep is the goroutine that takes up pipelines. It ends with the sender, and
+// when there is neither a pipeline nor anything to send.
+func (s *Sender) keep(kept chan struct{}) {
+	defer close(kept)
+	pause, fruitless := time.Duration(0), 0
+	for s.needed() {
+		p, err := s.takeUp()
+		switch {
+		case err == nil:
+			if s.serve(p, s.batch(fruitless)) {
+				pause, fruitless = 0, 0 // it worked: the next try at once
+				continue
+			}
+			fruitless++
+			s.blame()
+		case s.life.Err() == nil && (errors.Is(err, transport.ErrClosed) || transport.KindOf(err) == transport.Permanent):
+			s.failAll(err)
+			continue
+		}
+		pause = min(max(2*pause, firstPause), longestPause)
+		s.sleep(jittered(pause))
+	}
+}
+
+// batch is how many messages are sent before the first confirmation, after so
+// many connections in a row that broke before there was one: fewer each time,
+// so that something gets through a connection that keeps breaking, and so that
+// in the end the message that breaks it is alone.
+func (s *Sender) batch(fruitless int) int { return max(s.cfg.Messages>>fruitless, 1) }
+
+// killer is how many connections a message may end alone before it is taken for
+// the cause.
+const killer = 10
+
+// blame ends the oldest message when it has broken too many connections alone.
+func (s *Sender) blame() {
+	s.mu.Lock()
+	e := s.win.oldest()
+	if e == nil || e.killed < killer {
+		s.mu.Unlock()
+		return
+	}
+	s.settleLocked(e, s.givenUp(e, errKiller))
+}
+
+// needed tells whether there is anything to send. When there is not, the next
+// message starts another keeper.
+func (s *Sender) needed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keeping = s.win.pending > 0 && s.life.Err() == nil
+	return s.keeping
+}
+
+// takeUp opens the next pipeline.
+func (s *Sender) takeUp() (transport.Pipeline, error) {
+	s.mu.Lock()
+	s.epoch++
+	epoch := s.epoch
+	s.mu.Unlock()
+	p, err := s.opener.OpenPipeline(s.life, func(tag uint64, err error) { s.report(epoch, tag, err) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.why = err
+		return nil, err
+	}
+	s.pipe, s.stuck, s.refused = p, false, false
+	s.clock.calm = s.clock.ticks
+	s.stats.Pipelines++
+	return p, nil
+}
+
+// serve keeps messages flowing through p until it is over. It begins with so
+// many, and reports whether anything was confirmed.
+func (s *Sender) serve(p transport.Pipeline, batch int) bool {
+	before := s.confirmed()
+	pause := time.Duration(0)
+	for s.catchUp(p, batch) {
+		s.watch(p)
+		if s.life.Err() != nil || p.Err() != nil || s.isStuck() {
+			break
+		}
+		// The broker refused for a moment, or there is more to catch up with. What
+		// was there first goes first: nothing new before all that is under way has
+		// its outcome.
+		if !s.landed(p) {
+			break
+		}
+		batch = min(2*batch, s.cfg.Messages)
+		if !s.wasRefused() {
+			pause = 0
+			continue
+		}
+		pause = min(max(2*pause, firstPause), longestPause)
+		s.sleep(jittered(pause))
+	}
+	s.lost(p)
+	return s.confirmed() > before
+}
+
+// catchUp sends what is queued, in order and up to batch messages, and lets new
+// ones flow when nothing is left. It reports whether the pipeline goes on.
+func (s *Sender) catchUp(p transport.Pipeline, batch int) bool {
+	select {
+	case s.turn <- struct{}{}:
+	case <-p.Done():
+		return false
+	case <-s.life.Done():
+		return false
+	}
+	defer func() { <-s.turn }()
+	next := s.begin()
+	for range batch {
+		tag, it, ok := s.nextQueued(next)
+		if !ok {
+			break
+		}
+		next = tag + 1
+		if !s.deliver(p, tag, it.To, it.M) {
+			return false
+		}
+	}
+	if p.Flush() != nil || p.Err() != nil {
+		return false
+	}
+	s.flowFrom(p)
+	return true
+}
+
+// begin forgets an earlier refusal and returns where the queued messages begin.
+func (s *Sender) begin() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = false
+	return s.win.head
+}
+
+// flowFrom lets new messages flow through p, if none waits before them.
+func (s *Sender) flowFrom(p transport.Pipeline) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.refused && s.win.pending == s.win.flying {
+		s.flow, s.why = p, nil
+	}
+}
+
+// nextQueued marks the first queued message from tag on as sent and returns it.
+func (s *Sender) nextQueued(tag uint64) (uint64, Item, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for tag = max(tag, s.win.head); tag < s.win.tail; tag++ {
+		e := s.win.slot(tag)
+		if e.state != queued {
+			continue
+		}
+		if e.tries > 0 {
+			s.stats.Resent++
+		}
+		s.win.send(e, s.clock.ticks)
+		return tag, e.item, true
+	}
+	return 0, Item{}, false
+}
+
+// watch returns when p is over, when the broker has refused something for a
+// moment, when it does not answer, or when the sender ends.
+func (s *Sender) watch(p transport.Pipeline) {
+	for {
+		s.mu.Lock()
+		act := s.refused || s.stuck || s.flow == nil
+		s.mu.Unlock()
+		if act {
+			return
+		}
+		select {
+		case <-s.kick:
+		case <-p.Done():
+			return
+		case <-s.life.Done():
+			return
+		}
+	}
+}
+
+// landed waits until nothing is under way any more. It reports whether the
+// pipeline goes on.
+func (s *Sender) landed(p transport.Pipeline) bool {
+	for {
+		s.mu.Lock()
+		flying := s.win.flying
+		s.mu.Unlock()
+		if p.Err() != nil || s.isStuck() {
+			return false
+		}
+		if flying == 0 {
+			return true
+		}
+		select {
+		case <-s.kick:
+		case <-p.Done():
+			return false
+		case <-s.life.Done():
+			return false
+		}
+	}
+}
+
+func (s *Sender) confirmed() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats.Confirmed
+}
+
+func (s *Sender) wasRefused() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
+}
+
+func (s *Sender) isStuck() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stuck
+}
+
+// lost takes back what a pipeline that is over has left without an outcome.
+func (s *Sender) lost(p transport.Pipeline) {
+	p.End(s.isStuck())
+	why := p.Err()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flow, s.pipe, s.stuck, s.alarm = nil, nil, false, nil
+	s.epoch++
+	if why != nil {
+		s.why = why
+	}
+	alone := s.win.flying == 1
+	s.win.each(func(_ uint64, e *entry) bool {
+		if e.state != sent {
+			return true
+		}
+		if alone {
+			e.killed++
+		}
+		s.win.requeue(e, true)
+		return true
+	})
+}
+
+// failAll ends everything with err: there will be no other pipeline.
+func (s *Sender) failAll(err error) {
+	for {
+		s.mu.Lock()
+		e := s.win.oldest()
+		if e == nil {
+			s.mu.Unlock()
+			return
+		}
+		s.settleLocked(e, s.givenUp(e, err))
+	}
+}
+
+// sleep waits for d, or until the sender ends.
+func (s *Sender) sleep(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.life.Done():
+	}
+}
+
+// jittered lengthens d by up to a half.
+func jittered(d time.Duration) time.Duration {
+	return d + time.Duration(rand.Float64()*float64(d)/2)
+}
+
+// Close takes no more messages and waits until all have their outcome or ctx
+// ends. Those that have none then are given up and returned, oldest first; their
+// Complete is told so.
+func (s *Sender) Close(ctx context.Context) []Item {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		s.idle = make(chan struct{})
+		if s.win.pending == 0 {
+			closeOnce(s.idle)
+		}
+		for _, ch := range s.waiting {
+			close(ch)
+		}
+		s.waiting = nil
+	}
+	idle := s.idle
+	s.mu.Unlock()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	left := s.leave(ctx)
+	s.end()
+	s.mu.Lock()
+	kept, p := s.kept, s.pipe
+	s.clock.stop()
+	s.mu.Unlock()
+	if p != nil {
+		p.End(len(left) > 0) // whoever sends into a full socket is let go
+	}
+	if kept != nil {
+		<-kept
+	}
+	return left
+}
+
+// leave gives up what has no outcome.
+func (s *Sender) leave(ctx context.Context) []Item {
+	var left []Item
+	for {
+		s.mu.Lock()
+		e := s.win.oldest()
+		if e == nil {
+			s.mu.Unlock()
+			return left
+		}
+		it := e.item
+		it.M.Resent = e.copies > 0
+		left = append(left, it)
+		s.settleLocked(e, s.givenUp(e, closeCause(ctx)))
+	}
+}

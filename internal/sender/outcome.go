@@ -1,0 +1,81 @@
+package sender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// routeBudget is how long a publish nobody takes is tried again: long enough for
+// a leader to be elected, short enough for a misspelt subject.
+const routeBudget = 3 * time.Second
+
+// again decides whether a message is sent once more after the broker said err,
+// and notes the refusal. It is called with the lock held.
+func (s *Sender) again(e *entry, err error) bool {
+	if transport.KindOf(err) == transport.Permanent {
+		return false
+	}
+	if errors.Is(err, transport.ErrFull) && !s.cfg.Patient {
+		return false
+	}
+	if e.refused == 0 {
+		e.refused = s.clock.ticks + 1
+	}
+	if !errors.Is(err, transport.ErrUnroutable) {
+		return true
+	}
+	return time.Duration(s.clock.ticks+1-e.refused)*tick < routeBudget
+}
+
+// givenUp is the outcome of a message that is given up for cause: unknown if a
+// copy of it may be at the broker.
+func (s *Sender) givenUp(e *entry, cause error) error {
+	if s.why != nil && !errors.Is(cause, s.why) {
+		cause = errors.Join(cause, s.why)
+	} else if s.alarm != nil {
+		cause = errors.Join(cause, s.alarm)
+	}
+	err := &transport.Error{Op: "publish", Address: e.item.To.String(), Kind: transport.Temporary, Err: cause}
+	if transport.KindOf(cause) == transport.Permanent {
+		err.Kind = transport.Permanent
+	}
+	if e.copies > 0 {
+		err.Kind = transport.Unknown
+		err.Err = fmt.Errorf("no confirmation for %d tries: %w", e.tries, cause)
+		err.Hint = "publish again under the same ID: a broker that deduplicates stores one copy within its window"
+	}
+	return err
+}
+
+// notSent is the outcome of a message that never came into the window.
+func (s *Sender) notSent(to transport.Address, cause error) error {
+	s.mu.Lock()
+	why, p := s.why, s.pipe
+	s.mu.Unlock()
+	if why == nil && p != nil {
+		why = p.Waiting()
+	}
+	return &transport.Error{
+		Op: "publish", Address: to.String(), Kind: transport.Temporary,
+		Err: errors.Join(fmt.Errorf("no room among the unconfirmed messages: %w", cause), why),
+	}
+}
+
+func closedError(to transport.Address) error {
+	return &transport.Error{Op: "publish", Address: to.String(), Kind: transport.Permanent, Err: transport.ErrClosed}
+}
+
+// errClosing is the cause when Close could not wait any longer.
+var errClosing = errors.New("the publisher was closed before the broker confirmed")
+
+func closeCause(ctx context.Context) error {
+	return errors.Join(errClosing, context.Cause(ctx))
+}
+
+// errKiller is the cause when one message was under way, alone, whenever the
+// connection broke.
+var errKiller = errors.New("the connection broke each time this message was sent alone")
