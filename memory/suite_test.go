@@ -30,7 +30,11 @@ func harness(t *testing.T) transporttest.Harness {
 		Lease:           lease,
 		RedeliverWithin: 2 * lease,
 		Restart: func(testing.TB) {
+			// What is on its way when the connection breaks is lost with it.
+			release := b.Stall(memory.OpPublish)
+			<-time.After(10 * time.Millisecond)
 			b.Disconnect(nil)
+			release()
 			b.Reconnect()
 		},
 		FailSettles: func(testing.TB) func() {

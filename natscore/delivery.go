@@ -45,6 +45,7 @@ func fill(out *transport.Message, m *nats.Msg) {
 	out.Subject = firstOf(h.Get(wire.Subject), m.Subject)
 	out.Key = h.Get(wire.Key)
 	out.ContentType = h.Get(wire.ContentType)
+	out.Resent = h.Get(wire.Resent) != ""
 	out.Header = h
 	out.Body = m.Data
 }

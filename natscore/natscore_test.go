@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -26,8 +27,9 @@ func TestIdentityGoesWhereAStreamLooksForDuplicates(t *testing.T) {
 			transport.Message{Key: "k", ContentType: "text/plain", Header: transport.Header{"Content-Type": {"old"}, "X": {"1"}}},
 			map[string]string{"Holdfast-Key": "k", "Content-Type": "text/plain", "X": "1"},
 		},
+		"a publish that is repeated": {transport.Message{ID: "i", Resent: true}, map[string]string{"Nats-Msg-Id": "i", "Holdfast-Resent": "1"}},
 		"a copy of a received message": {
-			transport.Message{ID: "new", Header: transport.Header{"Nats-Msg-Id": {"old"}, "Holdfast-Id": {"old"}}},
+			transport.Message{ID: "new", Header: transport.Header{"Nats-Msg-Id": {"old"}, "Holdfast-Id": {"old"}, "Holdfast-Resent": {"1"}}},
 			map[string]string{"Nats-Msg-Id": "new"},
 		},
 	} {
@@ -42,6 +44,20 @@ func TestIdentityGoesWhereAStreamLooksForDuplicates(t *testing.T) {
 		}
 		if !maps.Equal(got, c.want) {
 			t.Errorf("%s: the headers are %v, want %v", what, got, c.want)
+		}
+	}
+}
+
+func TestWhatOnlyAStoreCanDoIsRefused(t *testing.T) {
+	t.Parallel()
+	for what, m := range map[string]transport.Message{
+		"a schedule":     {NotBefore: time.Now()},
+		"a time to live": {TTL: time.Second},
+		"a priority":     {Priority: 1},
+	} {
+		_, err := encode("publish", transport.Address{Name: "a"}, &m)
+		if !errors.Is(err, transport.ErrUnsupported) || transport.KindOf(err) != transport.Permanent {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }

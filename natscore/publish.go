@@ -17,6 +17,8 @@ import (
 // the message, and says nothing about who listens: NATS core stores nothing,
 // and a message without a listener is gone.
 //
+// NotBefore, TTL and Priority are refused with ErrUnsupported.
+//
 // It costs a round trip, which calls at the same time share. While the
 // connection is down it fails at once as Temporary. When the connection is lost
 // between sending and the server's answer the outcome is Unknown. A refused
@@ -64,6 +66,9 @@ func encode(op string, to transport.Address, m *transport.Message) (*nats.Msg, e
 	if m == nil {
 		return nil, transport.Invalid(op, to.Name, "there is no message")
 	}
+	if err := plain(op, to.Name, m); err != nil {
+		return nil, err
+	}
 	h := headers(m)
 	if err := natsconn.CheckMessage(op, to.Name, h, m.Body); err != nil {
 		return nil, err
@@ -74,6 +79,20 @@ func encode(op string, to transport.Address, m *transport.Message) (*nats.Msg, e
 		}
 	}
 	return &nats.Msg{Subject: to.Name, Header: nats.Header(h), Data: m.Body}, nil
+}
+
+// plain refuses what only a broker that stores can do for a message. A stream
+// that captures the subject would not do it either.
+func plain(op, subject string, m *transport.Message) error {
+	switch {
+	case !m.NotBefore.IsZero():
+		return transport.Unsupported(op, subject, "NATS core keeps nothing back; publish when it is due")
+	case m.TTL != 0:
+		return transport.Unsupported(op, subject, "NATS core keeps nothing that could expire; publish to a stream with package jetstream")
+	case m.Priority != 0:
+		return transport.Unsupported(op, subject, "NATS core delivers in the order of publishing; give urgent messages a subject of their own")
+	}
+	return nil
 }
 
 // serverOwned tells whether a header is an instruction to the server: an
@@ -90,9 +109,9 @@ func serverOwned(name string) bool {
 // The ID goes where a stream that captures the subject looks for duplicates,
 // unless a deduplication key takes that place.
 func headers(m *transport.Message) transport.Header {
-	h := make(transport.Header, len(m.Header)+4)
+	h := make(transport.Header, len(m.Header)+5)
 	for name, values := range m.Header {
-		if name != nats.MsgIdHdr && name != wire.ID {
+		if name != nats.MsgIdHdr && name != wire.ID && name != wire.Resent {
 			h[name] = values
 		}
 	}
@@ -108,6 +127,9 @@ func headers(m *transport.Message) transport.Header {
 	}
 	set(wire.Key, m.Key)
 	set(wire.ContentType, m.ContentType)
+	if m.Resent {
+		h.Set(wire.Resent, "1")
+	}
 	return h
 }
 

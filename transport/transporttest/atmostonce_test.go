@@ -18,7 +18,24 @@ func atMostOnce(w *wrapped) {
 	w.lease = 0
 	w.onStore = func(transport.DeadLetterStore) transport.DeadLetterStore { return nil }
 	w.onWant = func(want *transport.Want) { want.Concurrency = 1000 }
+	onPipelines(func(p *pipe) {
+		p.tell = func(tag uint64, err error) {
+			if errors.Is(err, transport.ErrUnroutable) {
+				err = nil
+			}
+			p.report(tag, err)
+		}
+		p.send = func(to transport.Address, m *transport.Message, tag uint64) error {
+			if err := prescribed(m); err != nil {
+				return err
+			}
+			return p.Pipeline.Send(to, m, tag)
+		}
+	})(w)
 	w.onPublish = func(ctx context.Context, to transport.Address, m *transport.Message) error {
+		if err := prescribed(m); err != nil {
+			return err
+		}
 		c := *m
 		if w.receivers.Load() == 0 {
 			to = transport.Address{Name: to.Name + ".nobody", Key: to.Key} // still validated
@@ -32,6 +49,14 @@ func atMostOnce(w *wrapped) {
 	w.onDelivery = func(d transport.Delivery) transport.Delivery {
 		return &single{d: d.(full)}
 	}
+}
+
+// prescribed refuses what a broker without storage cannot do.
+func prescribed(m *transport.Message) error {
+	if m.NotBefore.IsZero() && m.TTL == 0 && m.Priority == 0 {
+		return nil
+	}
+	return transport.Unsupported("publish", "", "use a broker that stores")
 }
 
 // denying finds everything that the capabilities deny.
@@ -107,6 +132,9 @@ func TestDeniedAbilityMustBeDenied(t *testing.T) {
 	for _, b := range []breakage{
 		{"NackWaitsThenRaisesDeliveries", "a nack that does nothing", quiet},
 		{"NackReturnsOnlyToItsSubscription", "a nack that does nothing", quiet},
+		{"ScheduledMessageIsKeptBackOrRefused", "it is sent at once", obeying},
+		{"ExpiredMessageIsDroppedOrRefused", "it never expires", obeying},
+		{"HigherPriorityGoesFirstOrIsRefused", "it waits for its turn", obeying},
 		{"PublishWithoutRouteIsUnroutable", "unroutable where nothing is stored", func(w *wrapped) { atMostOnce(w); w.onPublish = nil }},
 		{"PublishWaitsForAReceiverOrIsGone", "stored where nothing is stored", func(w *wrapped) { atMostOnce(w); w.onPublish = nil }},
 		{"ImpossibleWantsAreFound", "nothing is found", func(w *wrapped) { atMostOnce(w); w.onCheck = nil }},
@@ -120,6 +148,17 @@ func TestDeniedAbilityMustBeDenied(t *testing.T) {
 				t.Errorf("the promise holds for a transport that is broken")
 			}
 		})
+	}
+}
+
+// obeying takes what it said it cannot do and does something else.
+func obeying(w *wrapped) {
+	atMostOnce(w)
+	publish := w.onPublish
+	w.onPublish = func(ctx context.Context, to transport.Address, m *transport.Message) error {
+		c := *m
+		c.NotBefore, c.TTL, c.Priority = time.Time{}, 0, 0
+		return publish(ctx, to, &c)
 	}
 }
 

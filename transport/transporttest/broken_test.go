@@ -51,7 +51,7 @@ func TestEveryPromiseCanBeBroken(t *testing.T) {
 }
 
 func breakages() []breakage {
-	return slices.Concat(brokenPublishing(), brokenSettling(), brokenReturning(), brokenReceiving(), brokenStores(), brokenRest())
+	return slices.Concat(brokenPublishing(), brokenPrescribing(), brokenPipelining(), brokenSettling(), brokenReturning(), brokenReceiving(), brokenStores(), brokenRest())
 }
 
 // swallow publishes and does not tell of one kind of error.

@@ -27,6 +27,12 @@
 //     was; an abandoned message does not come back.
 //   - It cannot hold messages back, so the window bounds nothing there.
 //
+// A transport that implements transport.PipelinedPublisher is held to the
+// promises of pipelines; one that does not promises nothing of them. What a
+// message asks of its broker (NotBefore, TTL, Priority) is honoured where the
+// capabilities say so and refused with ErrUnsupported where they do not, by
+// Publish and by every pipeline.
+//
 // Most promises wait for leases rather than work: run the tests with a -parallel
 // above the number of processors. Only failures take as long as
 // [Harness].Patience.

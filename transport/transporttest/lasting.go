@@ -278,7 +278,7 @@ func closeLeavesNoGoroutine(w *world) {
 }
 
 // exercise opens receivers, leaves one waiting and one with a message, and
-// closes them.
+// closes them. A pipeline is left open.
 func (w *world) exercise() {
 	w.Helper()
 	busy, to := w.listen("a", 10)
@@ -288,6 +288,11 @@ func (w *world) exercise() {
 		w.publish(to, w.message("to be left behind"))
 	}
 	w.ack(w.receive(busy, "a message"))
+	if w.pipelines() {
+		p := w.row() // left to Close of the transport
+		p.send(to, w.message("to be left behind as well"))
+		p.flush()
+	}
 	w.receive(waiting, "a message that is not settled")
 	go func() {
 		_, err := waiting.Receive(w.ctx)

@@ -73,6 +73,7 @@ type wrapped struct {
 	onProvision func(*transport.Report)
 	onWant      func(*transport.Want)
 	onPublish   func(context.Context, transport.Address, *transport.Message) error
+	onPipeline  func(context.Context, func(uint64, error)) (transport.Pipeline, error)
 	onReceiver  func(transport.Receiver) transport.Receiver
 	onDelivery  func(transport.Delivery) transport.Delivery
 	onRequest   func(context.Context, transport.Address, *transport.Message) (*transport.Message, error)
@@ -127,6 +128,13 @@ func (w *wrapped) Publish(ctx context.Context, to transport.Address, m *transpor
 		return w.onPublish(ctx, to, m)
 	}
 	return w.Broker.Publish(ctx, to, m)
+}
+
+func (w *wrapped) OpenPipeline(ctx context.Context, report func(uint64, error)) (transport.Pipeline, error) {
+	if w.onPipeline != nil {
+		return w.onPipeline(ctx, report)
+	}
+	return w.Broker.OpenPipeline(ctx, report)
 }
 
 func (w *wrapped) Request(ctx context.Context, to transport.Address, m *transport.Message) (*transport.Message, error) {

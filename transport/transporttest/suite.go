@@ -35,7 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 
 // Promises returns all promises, in the order in which they are best read.
 func Promises() []Promise {
-	return slices.Concat(publishing(), settling(), returning(), receiving(), leasing(), burying(), asking(), lasting(), restarting())
+	return slices.Concat(publishing(), prescribing(), pipelining(), settling(), returning(), receiving(), leasing(), burying(), asking(), lasting(), restarting())
 }
 
 // Check runs the promise on a harness that is used for nothing else. It fails t
@@ -66,11 +66,15 @@ type world struct {
 	ctx  context.Context // ends when the promise takes far too long
 	name string          // of the place this promise publishes to
 	open []transport.Receiver
+	rows []*row
 	sent int
 }
 
 // close closes what the promise opened and did not close itself.
 func (w *world) close() {
+	for _, r := range w.rows {
+		r.letGo()
+	}
 	for _, rx := range w.open {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), w.h.Patience)
 		_ = rx.Close(ctx) // a promise that cares has closed it already
