@@ -22,6 +22,7 @@ func rooms() map[string][]string {
 			"internal/engine", "internal/sender", "internal/wire", "spool",
 		},
 		"recovery":                {},
+		"spool":                   {},
 		"transport":               {},
 		"transport/transporttest": {"transport", "internal/wire"},
 		"observe":                 {"recovery", "transport"},
