@@ -67,6 +67,7 @@ type handling[T any] struct {
 type task[T any] struct {
 	ctx engine.Context
 	msg Message[T]
+	out outbox
 	h   *handling[T]
 }
 
@@ -74,6 +75,9 @@ func (h *handling[T]) newTask(a engine.Attempt) engine.Task {
 	t := &task[T]{h: h}
 	t.msg.fill(h.subscription, a)
 	t.msg.self = &t.msg
+	t.out.id, t.out.subscription = t.msg.ID, h.subscription
+	t.msg.outbox = &t.out
+	t.ctx.Own(&t.out)
 	return t
 }
 
@@ -89,7 +93,7 @@ func (h *handling[T]) decodeAndHandle(ctx context.Context, m *Meta) error {
 	if err != nil {
 		return &recovery.DecodeError{Err: err}
 	}
-	if err := codec.Decode(m.Data(), &msg.Body); err != nil {
+	if err := decodeBody(codec, m, &msg.Body); err != nil {
 		return &recovery.DecodeError{Err: err}
 	}
 	if h.validates {
@@ -97,7 +101,10 @@ func (h *handling[T]) decodeAndHandle(ctx context.Context, m *Meta) error {
 			return &recovery.InvalidError{Err: err}
 		}
 	}
-	return h.handler(ctx, msg)
+	if err := h.handler(ctx, msg); err != nil {
+		return err
+	}
+	return m.outbox.wait(ctx)
 }
 
 // validates reports whether bodies of type T, or pointers to them, are

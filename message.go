@@ -46,6 +46,7 @@ type Meta struct {
 	delivery transport.Delivery
 	manual   *engine.Manual
 	self     any // the *Message[T] that this is part of
+	outbox   *outbox
 }
 
 // Data returns the undecoded body. Treat it as read only. A Meta that did not

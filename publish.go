@@ -9,18 +9,27 @@ import (
 	"strings"
 	"time"
 
-	"github.com/holdfast-go/holdfast/internal/engine"
+	"github.com/holdfast-go/holdfast/internal/sender"
 	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
-// Publisher publishes bodies of one type. It is safe for concurrent use and has
-// nothing to close: closing its transport ends it.
+// Publisher publishes bodies of one type to one broker, in the order of the
+// calls. It is safe for concurrent use.
+//
+// What the broker has not confirmed belongs to the publisher and not to a
+// connection: it is bounded (see Window), and after a reconnect it is sent again
+// before anything new, in its order, under the same IDs. Order holds across any
+// number of reconnects; a message that the broker refuses for a moment, because
+// too much is under way there, may be overtaken by those already on their way.
+//
+// Close waits for what is pending. A publisher that is not closed ends with its
+// transport, and leaves nothing behind if nothing was pending.
 type Publisher[T any] struct {
-	t   transport.Transport
-	to  transport.Address
-	cfg publisherConfig
+	to   transport.Address
+	cfg  publisherConfig
+	core *publishing
 }
 
 // DefaultPublishTimeout bounds a Publish whose context has no earlier deadline.
@@ -29,6 +38,8 @@ const DefaultPublishTimeout = 30 * time.Second
 type publisherConfig struct {
 	codec     Codec
 	timeout   time.Duration
+	window    sender.Config
+	spool     *spoolConfig
 	observers []observe.Observer
 }
 
@@ -45,8 +56,9 @@ func PublishCodec(c Codec) PublisherOption {
 	return publisherOptionFunc(func(p *publisherConfig) { p.codec = c })
 }
 
-// PublishTimeout bounds each Publish, tries included. The default is
-// DefaultPublishTimeout, for zero too; the context of the call may end it earlier.
+// PublishTimeout bounds each publish, tries included. The default is
+// DefaultPublishTimeout, for zero too; the context of the call may end it
+// earlier. It is kept to a tenth of a second.
 func PublishTimeout(d time.Duration) PublisherOption {
 	return publisherOptionFunc(func(p *publisherConfig) {
 		if d > 0 {
@@ -55,20 +67,36 @@ func PublishTimeout(d time.Duration) PublisherOption {
 	})
 }
 
+// Window bounds what is unconfirmed at once: so many messages and so many bytes
+// of bodies. A publish that finds the window full waits, and drops nothing. Zero
+// means the default: 256 messages, 16 MiB.
+func Window(messages, bytes int) PublisherOption {
+	return publisherOptionFunc(func(p *publisherConfig) { p.window.Messages, p.window.Bytes = messages, bytes })
+}
+
+// ConfirmTimeout is how long the broker may take to confirm before its
+// connection is given up and what is pending is sent again on another one. An
+// alarm of the broker suspends it. The default is five seconds, for zero too.
+func ConfirmTimeout(d time.Duration) PublisherOption {
+	return publisherOptionFunc(func(p *publisherConfig) { p.window.Confirm = d })
+}
+
 // PublishObserver tells o of every publish.
 func PublishObserver(o observe.Observer) PublisherOption {
 	return publisherOptionFunc(func(p *publisherConfig) { p.observers = append(p.observers, o) })
 }
 
 // NewPublisher returns a publisher to an address, such as
-// jetstream.Subject("orders.placed").
+// jetstream.Subject("orders.placed"). It does no I/O, unless it has a Spool: that
+// is opened, and what is left in it from before goes to the broker. A spool that
+// cannot be opened makes every publish fail; Err tells at once.
 func NewPublisher[T any](t transport.Transport, to transport.Address, opts ...PublisherOption) *Publisher[T] {
-	p := &Publisher[T]{t: t, to: to, cfg: publisherConfig{timeout: DefaultPublishTimeout}}
+	cfg := publisherConfig{timeout: DefaultPublishTimeout}
 	for _, o := range opts {
-		o.applyPublisher(&p.cfg)
+		o.applyPublisher(&cfg)
 	}
-	p.cfg.codec = codecFor[T](p.cfg.codec)
-	return p
+	cfg.codec = codecFor[T](cfg.codec)
+	return &Publisher[T]{to: to, cfg: cfg, core: newPublishing(t, to, &cfg)}
 }
 
 // PublishOption sets something of one message.
@@ -86,7 +114,9 @@ func (f publishOptionFunc) applyMessage(o *outgoing) { f(o) }
 
 // ID gives the message its ID. It names the logical message: publish the same
 // thing again under the same ID and a broker that deduplicates stores one copy.
-// The default is a new one that sorts by time.
+// The default is a new one that sorts by time; inside a handler it is derived
+// from the message that is handled and from what is published, so that a second
+// attempt publishes the same IDs.
 func ID(id string) PublishOption { return publishOptionFunc(func(o *outgoing) { o.m.ID = id }) }
 
 // Key gives the message an ordering key; see OrderByKey.
@@ -107,30 +137,47 @@ func SetHeader(name, value string) PublishOption {
 	})
 }
 
+// At keeps the message back at the broker until t, where the broker can; see
+// transport.Capabilities. Elsewhere the publish is refused with ErrUnsupported.
+func At(t time.Time) PublishOption {
+	return publishOptionFunc(func(o *outgoing) { o.m.NotBefore = t })
+}
+
+// After keeps the message back at the broker for d from now; see At.
+func After(d time.Duration) PublishOption {
+	return publishOptionFunc(func(o *outgoing) { o.m.NotBefore = time.Now().Add(d) })
+}
+
+// Expiry lets the broker drop the message when nobody took it for d, where the
+// broker can. Elsewhere the publish is refused with ErrUnsupported.
+func Expiry(d time.Duration) PublishOption {
+	return publishOptionFunc(func(o *outgoing) { o.m.TTL = d })
+}
+
+// Priority puts the message before waiting ones of a lower priority, where the
+// queue has them (RabbitMQ: x-max-priority). Zero is the lowest and the default.
+// Elsewhere the publish is refused with ErrUnsupported.
+func Priority(n uint8) PublishOption {
+	return publishOptionFunc(func(o *outgoing) { o.m.Priority = n })
+}
+
 // To publishes this message to another address.
 func To(a transport.Address) PublishOption { return publishOptionFunc(func(o *outgoing) { o.to = a }) }
 
 // Publish encodes body and returns nil once the broker has confirmed that it
-// stored the message. It survives reconnects: a try whose outcome is temporary or
-// unknown is repeated under the same ID until ctx ends. An error for which
-// Unknown is true says that the message may have been stored all the same.
+// stored the message, or, with a Spool, once the disk has it. It survives
+// reconnects until ctx ends. OutcomeOf tells what an error means for the message:
+// one for which Unknown is true says that it may have been stored all the same.
 func (p *Publisher[T]) Publish(ctx context.Context, body T, opts ...PublishOption) error {
-	o, err := p.prepare(body, opts)
+	o, err := p.prepare(ctx, body, opts)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.timeout)
-	defer cancel()
-	started := time.Now()
-	tries, err := engine.Send(ctx, p.t, o.to, &o.m)
-	for _, obs := range p.cfg.observers {
-		obs.Observe(observe.Event{Kind: observe.Published, Time: started, Subject: o.to.String(), MessageID: o.m.ID, Attempt: tries, Duration: time.Since(started), Err: err})
-	}
-	return err
+	return p.core.publish(ctx, o)
 }
 
 // prepare makes the message: the first of a publish's three rooms.
-func (p *Publisher[T]) prepare(body T, opts []PublishOption) (*outgoing, error) {
+func (p *Publisher[T]) prepare(ctx context.Context, body T, opts []PublishOption) (*outgoing, error) {
 	o := &outgoing{to: p.to}
 	for _, opt := range opts {
 		opt.applyMessage(o)
@@ -138,6 +185,10 @@ func (p *Publisher[T]) prepare(body T, opts []PublishOption) (*outgoing, error) 
 	if err := o.encode(p.cfg.codec, body); err != nil {
 		return nil, err
 	}
+	if err := o.refuse(p.core.caps); err != nil {
+		return nil, err
+	}
+	o.identify(ctx)
 	return o, nil
 }
 
@@ -155,10 +206,41 @@ func (o *outgoing) encode(codec Codec, body any) error {
 		return &transport.Error{Op: "publish", Address: o.to.String(), Kind: transport.Permanent, Err: fmt.Errorf("encode body: %w", err)}
 	}
 	o.m.Body, o.m.ContentType = data, codec.ContentType()
-	if o.m.ID == "" {
-		o.m.ID = newID()
+	return nil
+}
+
+// refuse returns an error for what the broker cannot do.
+func (o *outgoing) refuse(can transport.Capabilities) error {
+	switch {
+	case !o.m.NotBefore.IsZero() && !can.Schedules:
+		return transport.Unsupported("publish", o.to.String(), can.Name+" cannot keep a message back: send it when it is due")
+	case o.m.TTL != 0 && !can.Expires:
+		return transport.Unsupported("publish", o.to.String(), can.Name+" cannot drop a message after a time: give the subscription a MaxAge")
+	case o.m.Priority != 0 && !can.Priorities:
+		return transport.Unsupported("publish", o.to.String(), can.Name+" has no priorities: use an address for each")
+	case o.m.TTL < 0:
+		return transport.Invalid("publish", o.to.String(), "the expiry %v is negative", o.m.TTL)
 	}
 	return nil
+}
+
+// identify gives the message an ID, if it has none: derived from the message
+// that is being handled, if there is one, and otherwise a new one.
+func (o *outgoing) identify(ctx context.Context) {
+	cause := handled(ctx)
+	if cause != nil {
+		if o.m.Header == nil {
+			o.m.Header = make(transport.Header, 1)
+		}
+		o.m.Header.Set(wire.Cause, wire.Escape(cause.id))
+	}
+	switch {
+	case o.m.ID != "":
+	case cause != nil:
+		o.m.ID = cause.derive(o)
+	default:
+		o.m.ID = newID()
+	}
 }
 
 // idAlphabet is Crockford's base 32, which sorts as the bytes do.

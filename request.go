@@ -57,6 +57,9 @@ func Request[Req, Resp any](ctx context.Context, t transport.Transport, to trans
 	if err := o.encode(codecFor[Req](nil), body); err != nil {
 		return answer, err
 	}
+	if o.m.ID == "" {
+		o.m.ID = newID()
+	}
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, DefaultPublishTimeout)

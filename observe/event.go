@@ -24,6 +24,7 @@ const (
 	StateChanged  EventKind = "state-changed"  // the subscription's state is now State
 	Published     EventKind = "published"      // a publish ended: Duration, Err, Attempt (tries)
 	TransportNews EventKind = "transport-news" // something happened to a connection or receiver: Transport
+	PublisherNews EventKind = "publisher-news" // what a publisher has under way: Publisher; every second while there is something, and once when there is nothing left
 )
 
 // Event is something that happened to a message or a subscription. It holds no
@@ -41,6 +42,47 @@ type Event struct {
 	Err          error
 	State        State
 	Transport    transport.Event
+	Publisher    Publisher
+}
+
+// Publisher is what a publisher has under way at one moment, and its totals.
+type Publisher struct {
+	// Address is what it publishes to.
+	Address string `json:"address"`
+	// Pending is how many messages wait for their outcome, Bytes the size of
+	// their bodies, and Oldest how long the oldest waits, to a tenth of a second.
+	Pending int           `json:"pending"`
+	Bytes   int           `json:"bytes"`
+	Oldest  time.Duration `json:"oldest"`
+	// Confirmed is how many messages the broker stored, and Refused how many
+	// ended with an error: returns and refusals, and those that were given up.
+	Confirmed uint64 `json:"confirmed"`
+	Refused   uint64 `json:"refused"`
+	// Resent is how many messages were sent once more, and Connections how often
+	// a connection was taken up.
+	Resent      uint64 `json:"resent"`
+	Connections uint64 `json:"connections"`
+	// Spool is what is on disk; zero without a spool.
+	Spool Spool `json:"spool,omitzero"`
+	// Err is why nothing is confirmed at this moment; nil while all is well.
+	Err error `json:"-"`
+}
+
+// Spool is what the disk log of a publisher holds.
+type Spool struct {
+	// Pending is how many messages are not confirmed yet, and Oldest how long the
+	// oldest has been there.
+	Pending int64         `json:"pending"`
+	Oldest  time.Duration `json:"oldest"`
+	// Bytes is what counts against the limit, Limit.
+	Bytes int64 `json:"bytes"`
+	Limit int64 `json:"limit"`
+	// SetAside is how many messages the broker refused for good, and Quarantined
+	// how many files hold what could not be read.
+	SetAside    int `json:"set_aside"`
+	Quarantined int `json:"quarantined"`
+	// Err is why the disk does not take messages or marks; nil while it does.
+	Err error `json:"-"`
 }
 
 // State is what a subscription is doing.

@@ -8,8 +8,8 @@ type PipelinedPublisher interface {
 	// OpenPipeline waits for a connection to the broker until ctx ends and
 	// returns a pipeline on it. report is told the outcome of every message that
 	// was sent: by one goroutine at a time, in any order, never from within Send,
-	// and never again once the Done channel of the pipeline is closed. It must
-	// not block and must not call the pipeline.
+	// and never again once the Done channel of the pipeline is closed. It does
+	// not block and does not call the pipeline.
 	//
 	// An outcome is nil for a stored message, and otherwise an error whose Kind
 	// says what can be done: Permanent refusals stay refused, Temporary ones may

@@ -15,6 +15,7 @@ import (
 type Context struct {
 	base     context.Context // values only; its Done is never used
 	deadline time.Time
+	own      any // see Own
 
 	mu    sync.Mutex // guards what follows; the last in the lock order
 	done  chan struct{}
@@ -30,8 +31,20 @@ func (c *Context) start(base context.Context, deadline time.Time) {
 // Deadline returns when the attempt times out, if it does.
 func (c *Context) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
 
+// OwnKey is the key under which a context has what its task gave it.
+type OwnKey struct{}
+
+// Own gives the context a value of the attempt, found under OwnKey. It is called
+// before the attempt starts.
+func (c *Context) Own(v any) { c.own = v }
+
 // Value returns the value of the app's context for key.
-func (c *Context) Value(key any) any { return c.base.Value(key) }
+func (c *Context) Value(key any) any {
+	if _, ok := key.(OwnKey); ok {
+		return c.own
+	}
+	return c.base.Value(key)
+}
 
 // Err returns why the attempt's time is over, or nil.
 func (c *Context) Err() error {

@@ -2,9 +2,8 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"time"
-
-	"github.com/holdfast-go/holdfast/transport"
 )
 
 // tick is how often the window is looked through while anything is in it. Times
@@ -70,8 +69,16 @@ func (s *Sender) sweep() {
 	if s.win.pending > 0 {
 		s.armLocked()
 	}
+	st := s.statsLocked()
+	due := s.cfg.Watch != nil && (st.Pending == 0 || s.clock.ticks%watchTicks == 0)
 	s.mu.Unlock()
+	if due {
+		s.cfg.Watch(st)
+	}
 }
+
+// watchTicks is how many ticks lie between two calls of Watch.
+const watchTicks = uint64(time.Second / tick)
 
 // over tells whether nobody waits for e any longer.
 func (e *entry) over(now time.Time) bool {
@@ -116,7 +123,4 @@ func (s *Sender) unanswered() {
 }
 
 // errUnanswered is the cause when the broker did not confirm in time.
-var errUnanswered = &transport.Error{
-	Op: "publish", Kind: transport.Unknown, Err: context.DeadlineExceeded,
-	Hint: "the broker did not confirm in time: the connection is made anew and the message sent again",
-}
+var errUnanswered = errors.New("the broker did not confirm in time, so the connection is made anew")

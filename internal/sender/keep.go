@@ -30,13 +30,18 @@ func (s *Sender) keep(kept chan struct{}) {
 			}
 			fruitless++
 			s.blame()
-		case s.life.Err() == nil && (errors.Is(err, transport.ErrClosed) || transport.KindOf(err) == transport.Permanent):
+		case s.life.Err() == nil && s.hopeless(err):
 			s.failAll(err)
 			continue
 		}
 		pause = min(max(2*pause, firstPause), longestPause)
-		s.sleep(jittered(pause))
+		s.sleep(jittered(pause), nil)
 	}
+}
+
+// hopeless tells whether no pipeline will be had after err.
+func (s *Sender) hopeless(err error) bool {
+	return errors.Is(err, transport.ErrClosed) || transport.KindOf(err) == transport.Permanent && !s.cfg.Patient
 }
 
 // batch is how many messages are sent before the first confirmation, after so
@@ -74,6 +79,9 @@ func (s *Sender) takeUp() (transport.Pipeline, error) {
 	s.mu.Lock()
 	s.epoch++
 	epoch := s.epoch
+	if s.why == nil {
+		s.why = errConnecting
+	}
 	s.mu.Unlock()
 	p, err := s.opener.OpenPipeline(s.life, func(tag uint64, err error) { s.report(epoch, tag, err) })
 	s.mu.Lock()
@@ -110,7 +118,7 @@ func (s *Sender) serve(p transport.Pipeline, batch int) bool {
 			continue
 		}
 		pause = min(max(2*pause, firstPause), longestPause)
-		s.sleep(jittered(pause))
+		s.sleep(jittered(pause), p)
 	}
 	s.lost(p)
 	return s.confirmed() > before
@@ -278,20 +286,65 @@ func (s *Sender) failAll(err error) {
 	}
 }
 
-// sleep waits for d, or until the sender ends.
-func (s *Sender) sleep(d time.Duration) {
+// sleep waits for d; less when the sender or the pipeline ends, or when nothing
+// is left to send. p may be nil.
+func (s *Sender) sleep(d time.Duration, p transport.Pipeline) {
 	t := time.NewTimer(d)
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.life.Done():
+	var over <-chan struct{}
+	if p != nil {
+		over = p.Done()
 	}
+	for !s.idling() {
+		select {
+		case <-t.C:
+			return
+		case <-over:
+			return
+		case <-s.life.Done():
+			return
+		case <-s.kick:
+		}
+	}
+}
+
+func (s *Sender) idling() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.win.pending == 0
 }
 
 // jittered lengthens d by up to a half.
 func jittered(d time.Duration) time.Duration {
 	return d + time.Duration(rand.Float64()*float64(d)/2)
 }
+
+// Flush waits until all messages that were taken before have their outcome, or
+// ctx ends.
+func (s *Sender) Flush(ctx context.Context) error {
+	s.mu.Lock()
+	last := s.win.tail
+	s.mu.Unlock()
+	t := time.NewTicker(flushPoll)
+	defer t.Stop()
+	for {
+		s.mu.Lock()
+		over := s.win.head >= last
+		s.mu.Unlock()
+		if over {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// flushPoll is how often Flush looks. It is called seldom, and is not worth
+// anything on the path of a message.
+const flushPoll = 2 * time.Millisecond
 
 // Close takes no more messages and waits until all have their outcome or ctx
 // ends. Those that have none then are given up and returned, oldest first; their
@@ -341,7 +394,7 @@ func (s *Sender) leave(ctx context.Context) []Item {
 			return left
 		}
 		it := e.item
-		it.M.Resent = e.copies > 0
+		it.Again = e.copies > 0
 		left = append(left, it)
 		s.settleLocked(e, s.givenUp(e, closeCause(ctx)))
 	}

@@ -79,3 +79,12 @@ func closeCause(ctx context.Context) error {
 // errKiller is the cause when one message was under way, alone, whenever the
 // connection broke.
 var errKiller = errors.New("the connection broke each time this message was sent alone")
+
+// Unsent tells whether err says that the sender or its transport was closed, and
+// nothing about the message.
+func Unsent(err error) bool {
+	return errors.Is(err, errClosing) || errors.Is(err, transport.ErrClosed)
+}
+
+// errConnecting is why nothing flows before there is a connection.
+var errConnecting = errors.New("there is no connection to the broker yet")

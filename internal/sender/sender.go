@@ -18,8 +18,13 @@ type Config struct {
 	// Confirm is how long a confirmation may take before the connection is
 	// given up. An alarm of the broker suspends it. Default 5 s.
 	Confirm time.Duration
-	// Patient makes a full queue something to wait for instead of an outcome.
+	// Patient makes a full queue, and a broker that lets nobody in, something to
+	// wait for instead of an outcome.
 	Patient bool
+	// Watch is called with what is under way: every second while there is
+	// something, and once when there is nothing left. It must not block. May be
+	// nil.
+	Watch func(Stats)
 }
 
 // The defaults of Config.
@@ -56,6 +61,9 @@ type Item struct {
 	Ctx context.Context
 	// Until gives the message up as well; zero for never.
 	Until time.Time
+	// Again: a copy of it may be at the broker from before. On an item that Close
+	// hands back: a copy of it may be there.
+	Again bool
 }
 
 // Stats is what a sender has under way and has done.
@@ -281,6 +289,10 @@ func (nobody) Complete(int, error) {}
 func (s *Sender) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.statsLocked()
+}
+
+func (s *Sender) statsLocked() Stats {
 	st := s.stats
 	st.Pending, st.Bytes = s.win.pending, s.win.bytes
 	if e := s.win.oldest(); e != nil {

@@ -47,6 +47,9 @@ func (w *window) push(it Item, size int, now uint64) (uint64, *entry) {
 	w.reserved--
 	e := w.slot(tag)
 	*e = entry{item: it, size: size, state: queued, born: now}
+	if it.Again {
+		e.copies = 1
+	}
 	return tag, e
 }
 

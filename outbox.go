@@ -1,0 +1,107 @@
+package holdfast
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/holdfast-go/holdfast/internal/engine"
+)
+
+// outbox is what the handler of one message publishes. It is part of the
+// attempt, and empty for most.
+type outbox struct {
+	id           string // of the message that is handled
+	subscription string
+
+	mu   sync.Mutex // guards what follows
+	sent *outgoings // nil before the first
+}
+
+// outgoings is what was published so far.
+type outgoings struct {
+	pending []*Future
+	alike   map[[sha256.Size]byte]uint64 // how often the very same thing was published
+}
+
+// handled returns the outbox of the message that is handled under ctx; nil where
+// none is.
+func handled(ctx context.Context) *outbox {
+	b, _ := ctx.Value(engine.OwnKey{}).(*outbox)
+	return b
+}
+
+// derive returns the ID of a message that a handler publishes. It comes from the
+// message that is handled and from all that is published, so that a second
+// attempt gives what it publishes again the same ID, and another message never
+// has it.
+func (b *outbox) derive(o *outgoing) string {
+	h := sha256.New()
+	part := func(s []byte) {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(len(s)))
+		h.Write(size[:])
+		h.Write(s)
+	}
+	for _, s := range [...]string{b.id, b.subscription, o.to.Name, o.to.Key, o.m.Key, o.m.ContentType} {
+		part([]byte(s))
+	}
+	part(o.m.Body)
+	var sum [sha256.Size]byte
+	h.Sum(sum[:0])
+	if n := b.count(sum); n > 0 {
+		binary.BigEndian.PutUint64(sum[:8], binary.BigEndian.Uint64(sum[:8])+n)
+	}
+	return base32.NewEncoding(idAlphabet).WithPadding(base32.NoPadding).EncodeToString(sum[:16])
+}
+
+// count returns how often the very same thing was published before.
+func (b *outbox) count(sum [sha256.Size]byte) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.open()
+	if s.alike == nil {
+		s.alike = make(map[[sha256.Size]byte]uint64)
+	}
+	s.alike[sum]++
+	return s.alike[sum] - 1
+}
+
+func (b *outbox) open() *outgoings {
+	if b.sent == nil {
+		b.sent = &outgoings{}
+	}
+	return b.sent
+}
+
+// add notes a publish whose outcome the attempt waits for.
+func (b *outbox) add(f *Future) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.open()
+	s.pending = append(s.pending, f)
+}
+
+// wait waits until everything that was published has its outcome. One that is
+// not stored is an error of the attempt.
+func (b *outbox) wait(ctx context.Context) error {
+	b.mu.Lock()
+	if b.sent == nil {
+		b.mu.Unlock()
+		return nil
+	}
+	pending := b.sent.pending
+	b.sent.pending = nil
+	b.mu.Unlock()
+	var faults []error
+	for _, f := range pending {
+		if err := f.Wait(ctx); err != nil {
+			faults = append(faults, fmt.Errorf("publish %s: %w", f.ID(), err))
+		}
+	}
+	return errors.Join(faults...)
+}
