@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/holdfast-go/holdfast/integration/internal/rabbittest"
 	"github.com/holdfast-go/holdfast/rabbitmq"
 	"github.com/holdfast-go/holdfast/transport"
@@ -25,10 +27,14 @@ func rabbitHarness(t testing.TB, b *rabbittest.Broker) transporttest.Harness {
 	return transporttest.Harness{
 		Transport: rmq,
 		Source: func(_ testing.TB, spec transporttest.Spec) (transport.Source, transport.Address) {
-			return rmq.Queue(rabbitmq.QueueConfig{
+			cfg := rabbitmq.QueueConfig{
 				Name:     spec.Name + "-" + spec.Group,
 				Bindings: []rabbitmq.Binding{{Exchange: spec.Name, Kind: "topic", Key: "test.#"}},
-			}), rabbitmq.Exchange(spec.Name, "test."+spec.Name)
+			}
+			if spec.Priorities { // quorum queues have none before 4.0
+				cfg.Type, cfg.Arguments = rabbitmq.Classic, amqp.Table{"x-max-priority": int64(9)}
+			}
+			return rmq.Queue(cfg), rabbitmq.Exchange(spec.Name, "test."+spec.Name)
 		},
 		RedeliverWithin: time.Second,
 		Restart: func(t testing.TB) {

@@ -68,8 +68,13 @@ func saved(name string) bool {
 // encode builds the publishing of m. A copy is a dead letter or a redriven
 // message: the broker must not act upon what the original asked of it.
 func encode(m *transport.Message, id string, isCopy bool) (amqp.Publishing, error) {
+	return encodeInto(make(amqp.Table, len(m.Header)+3), m, id, isCopy)
+}
+
+// encodeInto is encode with an empty table for the headers.
+func encodeInto(table amqp.Table, m *transport.Message, id string, isCopy bool) (amqp.Publishing, error) {
 	p := amqp.Publishing{
-		Headers:      make(amqp.Table, len(m.Header)+3),
+		Headers:      table,
 		ContentType:  m.ContentType,
 		DeliveryMode: amqp.Persistent,
 		MessageId:    m.ID,
@@ -99,7 +104,34 @@ func encode(m *transport.Message, id string, isCopy bool) (amqp.Publishing, erro
 		p.Timestamp = time.Now()
 	}
 	p.Headers[wire.Copy] = id
-	return p, nil
+	if m.Resent {
+		p.Headers[wire.Resent] = "true"
+	}
+	return p, encodeWishes(&p, m)
+}
+
+// maxExpiration is how many milliseconds the broker takes.
+const maxExpiration = 1<<32 - 1
+
+// encodeWishes puts what the message asks of its broker into its properties. A
+// header that stands for one of them gives way.
+func encodeWishes(p *amqp.Publishing, m *transport.Message) error {
+	if !m.NotBefore.IsZero() {
+		return transport.Unsupported("publish", "", "RabbitMQ keeps no message back: publish when it is due, or to an exchange of the plugin for delayed messages with the header x-delay")
+	}
+	if m.Priority > 0 {
+		p.Priority = m.Priority
+	}
+	if m.TTL == 0 {
+		return nil
+	}
+	// Rounded up: it is not dropped before its time.
+	ms := (m.TTL + time.Millisecond - 1) / time.Millisecond
+	if m.TTL < 0 || ms > maxExpiration {
+		return transport.Invalid("publish", "", "the TTL %v is not between 1 ms and %v, which is the longest that RabbitMQ takes", m.TTL, maxExpiration*time.Millisecond)
+	}
+	p.Expiration = strconv.FormatInt(int64(ms), 10)
+	return nil
 }
 
 // tableValue is a header's value in AMQP: text, or a list of texts.
@@ -283,6 +315,8 @@ func ours(name string, v any, m *transport.Message, more *extra) bool {
 		}
 	case wire.Key:
 		m.Key, _ = v.(string)
+	case wire.Resent:
+		m.Resent = true
 	default:
 		return false
 	}

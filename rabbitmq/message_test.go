@@ -142,13 +142,13 @@ func TestWhatWouldEndTheChannelIsRefusedBefore(t *testing.T) {
 		"headers larger than a frame":  {Headers: amqp.Table{"h": strings.Repeat("v", 130<<10)}},
 		"a body larger than it can be": {Body: make([]byte, 128<<20+1)},
 	} {
-		if err := tr.checkPublishing("publish", "a", &msg); err == nil || transport.KindOf(err) != transport.Permanent {
+		if err := tr.checkPublishing("publish", QueueAddress("a"), &msg); err == nil || transport.KindOf(err) != transport.Permanent {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	fine := amqp.Publishing{Expiration: "5000", Headers: everyValue()}
 	fine.Headers["large"] = strings.Repeat("v", 60_000)
-	if err := tr.checkPublishing("publish", "a", &fine); err != nil {
+	if err := tr.checkPublishing("publish", QueueAddress("a"), &fine); err != nil {
 		t.Errorf("what AMQP takes is refused: %v", err)
 	}
 }
@@ -189,9 +189,9 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("the copy carries %q", name)
 			}
 		}
-		_ = tr.checkPublishing("nack", "q", &copied)
+		_ = tr.checkPublishing("nack", QueueAddress("q"), &copied)
 		if p, err := encode(&d.msg, "copy", true); err == nil {
-			_ = tr.checkPublishing("bury", "q", &p)
+			_ = tr.checkPublishing("bury", QueueAddress("q"), &p)
 		}
 		letters := lettersOf([]amqp.Delivery{raw, raw}, "q", "s")
 		if letters[0].Message == nil || letters[1].Message == nil {

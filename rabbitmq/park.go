@@ -67,7 +67,7 @@ func (r *receiver) forward(ctx context.Context, p *parked, id string) error {
 	if p.d.lane.ch.IsClosed() {
 		return transport.ErrLeaseLost
 	}
-	if err := r.t.checkPublishing("nack", p.key, &p.msg); err != nil {
+	if err := r.t.checkPublishing("nack", QueueAddress(p.key), &p.msg); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, forwardWait, errTimeout)

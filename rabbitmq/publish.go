@@ -33,12 +33,20 @@ func QueueAddress(name string) transport.Address { return transport.Address{Key:
 // queue took it. While the broker blocks publishers, Publish waits for ctx and
 // for the confirm timeout, and then says why.
 func (t *Transport) Publish(ctx context.Context, to transport.Address, m *transport.Message) error {
-	for name := range m.Header {
-		if ownedByBroker(name) {
-			return transport.Invalid("publish", where(to), "the header %q belongs to the broker", name)
-		}
+	if err := checkHeaders("publish", to, m); err != nil {
+		return err
 	}
 	return t.publish(ctx, "publish", to, m, false)
+}
+
+// checkHeaders refuses what a publisher may not set.
+func checkHeaders(op string, to transport.Address, m *transport.Message) error {
+	for name := range m.Header {
+		if ownedByBroker(name) {
+			return transport.Invalid(op, where(to), "the header %q belongs to the broker", name)
+		}
+	}
+	return nil
 }
 
 // ownedByBroker tells whether a header is the broker's own record: some versions
@@ -60,7 +68,7 @@ func (t *Transport) publish(ctx context.Context, op string, to transport.Address
 	if err != nil {
 		return err
 	}
-	if err := t.checkPublishing(op, where(to), &msg); err != nil {
+	if err := t.checkPublishing(op, to, &msg); err != nil {
 		return err
 	}
 	return t.confirmed(ctx, op, to, id, &msg)
@@ -155,12 +163,38 @@ func validText(s string) bool {
 
 // checkPublishing refuses what would end the channel or the connection: by then
 // other publishes would be lost with it.
-func (t *Transport) checkPublishing(op, address string, msg *amqp.Publishing) error {
-	limit := t.maxSize()
-	if len(msg.Body) > limit {
+func (t *Transport) checkPublishing(op string, to transport.Address, msg *amqp.Publishing) error {
+	s, _, _ := t.publishing.session()
+	return t.limits(s).check(op, to, msg)
+}
+
+// limits is what one message may have, in bytes.
+type limits struct {
+	body  int
+	frame int // as it was agreed with the broker
+}
+
+// limits returns those of a connection, or the usual ones where s is nil.
+func (t *Transport) limits(s *session) limits {
+	l := limits{body: version{}.maxMessageSize(), frame: 128 << 10}
+	if s != nil {
+		l.body = s.version.maxMessageSize()
+		if s.conn.Config.FrameSize > 0 {
+			l.frame = s.conn.Config.FrameSize
+		}
+	}
+	if t.set.maxSize > 0 {
+		l.body = min(l.body, t.set.maxSize)
+	}
+	return l
+}
+
+// check refuses what is beyond the limits.
+func (l limits) check(op string, to transport.Address, msg *amqp.Publishing) error {
+	if len(msg.Body) > l.body {
 		return &transport.Error{
-			Op: op, Address: address, Kind: transport.Permanent, Err: transport.ErrTooLarge,
-			Hint: fmt.Sprintf("the body has %d bytes, and the broker takes %d", len(msg.Body), limit),
+			Op: op, Address: where(to), Kind: transport.Permanent, Err: transport.ErrTooLarge,
+			Hint: fmt.Sprintf("the body has %d bytes, and the broker takes %d", len(msg.Body), l.body),
 		}
 	}
 	for _, p := range [...]string{
@@ -168,21 +202,21 @@ func (t *Transport) checkPublishing(op, address string, msg *amqp.Publishing) er
 		msg.MessageId, msg.Type, msg.UserId, msg.AppId,
 	} {
 		if len(p) > maxShort {
-			return transport.Invalid(op, address, "a property of the message has %d bytes, and AMQP takes %d", len(p), maxShort)
+			return transport.Invalid(op, where(to), "a property of the message has %d bytes, and AMQP takes %d", len(p), maxShort)
 		}
 	}
 	if msg.Expiration != "" {
 		if n, err := strconv.ParseUint(msg.Expiration, 10, 32); err != nil || strconv.FormatUint(n, 10) != msg.Expiration {
-			return transport.Invalid(op, address, "the expiration %q is not a number of milliseconds", msg.Expiration)
+			return transport.Invalid(op, where(to), "the expiration %q is not a number of milliseconds", msg.Expiration)
 		}
 	}
 	size, err := tableSize(msg.Headers, 0)
 	if err != nil {
-		return transport.Invalid(op, address, "%v", err)
+		return transport.Invalid(op, where(to), "%v", err)
 	}
-	if room := t.frameSize() - 16*maxShort; size > room {
+	if room := l.frame - 16*maxShort; size > room {
 		return &transport.Error{
-			Op: op, Address: address, Kind: transport.Permanent, Err: transport.ErrTooLarge,
+			Op: op, Address: where(to), Kind: transport.Permanent, Err: transport.ErrTooLarge,
 			Hint: fmt.Sprintf("the headers have %d bytes, and must fit into one frame with room for %d", size, room),
 		}
 	}
@@ -238,25 +272,4 @@ func arraySize(name string, list []any, depth int) (int, error) {
 		n += size
 	}
 	return n, nil
-}
-
-// maxSize is the largest body the broker takes.
-func (t *Transport) maxSize() int {
-	limit := version{}.maxMessageSize()
-	if s, _, _ := t.publishing.session(); s != nil {
-		limit = s.version.maxMessageSize()
-	}
-	if t.set.maxSize > 0 {
-		limit = min(limit, t.set.maxSize)
-	}
-	return limit
-}
-
-// frameSize is the largest frame, as it was agreed with the broker.
-func (t *Transport) frameSize() int {
-	const usual = 128 << 10
-	if s, _, _ := t.publishing.session(); s != nil && s.conn.Config.FrameSize > 0 {
-		return s.conn.Config.FrameSize
-	}
-	return usual
 }

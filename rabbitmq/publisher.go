@@ -3,12 +3,12 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -27,29 +27,6 @@ type publisher struct {
 	closed  bool
 
 	routes routes
-}
-
-// confirming is one channel in confirm mode.
-type confirming struct {
-	s       *session
-	ch      *amqp.Channel
-	acks    chan amqp.Confirmation
-	returns chan amqp.Return
-	closes  chan *amqp.Error
-	pending []*entry // in the order of their tags, oldest first
-	head    int      // of pending
-}
-
-// entry is one publish that waits for its confirmation.
-type entry struct {
-	id       string // wire.Copy: what a return is known by
-	exchange string
-	key      string
-	size     int
-	sent     time.Time
-	quiet    bool // not mandatory: nobody is to be told that no queue takes it
-	returned bool
-	then     func(error)
 }
 
 func newPublisher(t *Transport) *publisher {
@@ -80,7 +57,8 @@ func (p *publisher) run(ctx context.Context) {
 			}
 			continue
 		}
-		c, err := p.open(s)
+		// Room for all that can be under way to come back.
+		c, err := openConfirming(s, p.t.set.window+1)
 		if err != nil {
 			// The connection is there and refuses a channel, or is gone already.
 			p.change(nil, err)
@@ -95,87 +73,32 @@ func (p *publisher) run(ctx context.Context) {
 	p.change(nil, transport.ErrClosed)
 }
 
-// open makes a channel in confirm mode. Both calls return when the connection
-// ends, which the link sees to.
-func (p *publisher) open(s *session) (*confirming, error) {
-	ch, err := s.conn.Channel()
-	if err != nil {
-		return nil, err
-	}
-	n := p.t.set.window + 1
-	c := &confirming{
-		s: s, ch: ch,
-		// Room for all that can be under way: the reader of the connection must
-		// never wait for us.
-		acks:    ch.NotifyPublish(make(chan amqp.Confirmation, n)),
-		returns: ch.NotifyReturn(make(chan amqp.Return, n)),
-		closes:  ch.NotifyClose(make(chan *amqp.Error, 1)),
-	}
-	if err := ch.Confirm(false); err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
-// serve reads confirmations until the channel is gone. A return comes before the
-// confirmation of its message, on another Go channel: it is read first.
+// serve reads confirmations until the channel is gone.
 func (p *publisher) serve(c *confirming) {
 	stuck := time.NewTicker(p.t.set.confirm / 4)
 	defer stuck.Stop()
 	for {
+		next, _ := c.settle(p.confirmed)
 		select {
-		case a, ok := <-c.acks:
-			if !ok {
-				p.fail(c)
-				return
-			}
-			p.takeReturns(c)
-			p.confirmed(c, a)
+		case <-next:
+		case <-c.wake:
+		case r, ok := <-c.returns:
+			c.cameBack(r, ok)
+		case e := <-c.closes:
+			p.fail(c, e)
+			return
 		case <-stuck.C:
 			p.unstick(c)
 		}
 	}
 }
 
-// takeReturns marks what came back.
-func (p *publisher) takeReturns(c *confirming) {
-	for {
-		select {
-		case r, ok := <-c.returns:
-			if !ok {
-				return
-			}
-			id, _ := r.Headers[wire.Copy].(string)
-			p.mu.Lock()
-			for _, e := range c.pending[c.head:] {
-				if e.id == id {
-					e.returned = true
-				}
-			}
-			p.mu.Unlock()
-		default:
-			return
-		}
-	}
-}
-
-// confirmed takes the oldest entry off: the client library hands confirmations
-// out in the order of their tags.
-func (p *publisher) confirmed(c *confirming, a amqp.Confirmation) {
+// confirmed makes room for another publish, and tells whoever waits for this one.
+func (p *publisher) confirmed(e *entry, err error) {
 	p.mu.Lock()
-	if c.head >= len(c.pending) {
-		p.mu.Unlock()
-		return
-	}
-	e := c.pending[c.head]
-	c.pending[c.head] = nil
-	c.head++
-	if c.head == len(c.pending) {
-		c.pending, c.head = c.pending[:0], 0
-	}
 	p.win.free(e.size)
 	p.mu.Unlock()
-	e.then(outcome(e, a.Ack))
+	e.then(err)
 }
 
 // outcome is what a confirmation means.
@@ -197,46 +120,38 @@ func outcome(e *entry, acked bool) error {
 	return err
 }
 
-// errRefused is the cause when the broker answered a publish with a nack.
-var errRefused = errors.New("the broker did not take the message")
+// errRefused is the cause when the broker answered a publish with a nack. Why it
+// did, it does not say: that the queue is full is by far the likeliest.
+var errRefused = fmt.Errorf("the broker did not take the message: %w", transport.ErrFull)
 
 func addressOf(exchange, key string) string {
 	return where(transport.Address{Name: exchange, Key: key})
 }
 
 // fail ends what waits on a channel that is gone. All of it is unknown, for a
-// channel exception says nothing about which publish caused it; the next publish
-// to each of these exchanges goes over a channel of its own, so that the one to
-// blame fails alone.
-func (p *publisher) fail(c *confirming) {
+// channel exception says nothing about which publish caused it; the next ones to
+// each of these exchanges go over channels of their own, so that the one to blame
+// fails alone.
+func (p *publisher) fail(c *confirming, said *amqp.Error) {
 	var cause error = errLost
-	if e := <-c.closes; e != nil {
-		cause = e
+	if said != nil {
+		cause = said
 	}
-	p.takeReturns(c)
 	p.mu.Lock()
 	if p.cur == c {
 		p.cur, p.why = nil, cause
 		close(p.changed)
 		p.changed = make(chan struct{})
 	}
-	left := c.pending[c.head:]
-	c.pending, c.head = nil, 0
-	for _, e := range left {
-		p.win.free(e.size)
-	}
 	p.mu.Unlock()
-	said, server := exception(cause)
-	for _, e := range left {
-		if server && said.Code < 500 {
-			p.routes.doubt(e.exchange)
-		}
-	}
+	left := c.rest(p.confirmed)
+	p.routes.blame(cause, left)
 	if !c.s.alive() {
 		p.routes.reset()
 	}
-	for _, e := range left {
-		e.then(&transport.Error{
+	for i := range left {
+		e := &left[i]
+		p.confirmed(e, &transport.Error{
 			Op: "publish", Address: addressOf(e.exchange, e.key), Kind: transport.Unknown, Err: lostCause(cause),
 		})
 	}
@@ -253,10 +168,8 @@ func lostCause(cause error) error {
 // for too long although the broker does not block: it may be half open, or a
 // queue may have lost its majority.
 func (p *publisher) unstick(c *confirming) {
-	p.mu.Lock()
-	stuck := c.head < len(c.pending) && time.Since(c.pending[c.head].sent) > p.t.set.confirm
-	p.mu.Unlock()
-	if stuck && c.s.alarm.Load() == nil {
+	at, ok := c.oldest()
+	if ok && time.Since(at) > p.t.set.confirm && c.s.alarm.Load() == nil {
 		c.s.pipe.cut()
 	}
 }
@@ -346,14 +259,10 @@ func (p *publisher) explain(err error) error {
 // order of their tags. A write never waits, see pipe.
 func (p *publisher) put(c *confirming, e *entry, msg *amqp.Publishing) error {
 	e.sent = time.Now()
-	c.pending = append(c.pending, e)
-	err := c.ch.Publish(e.exchange, e.key, !e.quiet, false, *msg)
-	if err == nil {
-		return nil
+	err := c.put(e, msg)
+	if err != nil {
+		p.win.free(e.size)
 	}
-	// Nothing came out whole; the tag was not used.
-	c.pending = c.pending[:len(c.pending)-1]
-	p.win.free(e.size)
 	return err
 }
 

@@ -60,7 +60,7 @@ func (t *Transport) Request(ctx context.Context, to transport.Address, m *transp
 		return nil, err
 	}
 	msg.ReplyTo, msg.CorrelationId = replyQueue, id
-	if err := t.checkPublishing(op, where(to), &msg); err != nil {
+	if err := t.checkPublishing(op, to, &msg); err != nil {
 		return nil, err
 	}
 	reply, asked, err := t.requester.ask(ctx, to, id, msg)

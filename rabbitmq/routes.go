@@ -12,41 +12,69 @@ import (
 // routes remembers which exchanges take our publishes. A publish to an exchange
 // that is missing or forbidden ends its channel, and what was published around
 // it is in doubt: the first publish to an exchange, and each one after a channel
-// was ended by an exception, therefore goes over a channel of its own.
+// was ended by an exception, therefore goes over a channel of its own, and as
+// many after it as were on the channel that ended: the one to blame is among them.
 type routes struct {
-	mu   sync.Mutex // guards good
-	good map[string]bool
-	turn chan struct{} // capacity 1: one publish goes alone at a time
+	mu sync.Mutex // guards doubts
+	// doubts is how many publishes to an exchange go alone before it is trusted:
+	// none where it takes them, and one where it is not listed.
+	doubts map[string]int
+	turn   chan struct{} // capacity 1: one publish goes alone at a time
 }
 
 func newRoutes() routes {
-	return routes{good: map[string]bool{"": true}, turn: make(chan struct{}, 1)}
+	return routes{doubts: map[string]int{"": 0}, turn: make(chan struct{}, 1)}
 }
 
 func (r *routes) known(exchange string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.good[exchange]
+	n, ok := r.doubts[exchange]
+	return ok && n == 0
 }
 
+// learn notes that an exchange took a publish.
 func (r *routes) learn(exchange string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.good[exchange] = true
+	r.doubts[exchange] = max(r.doubts[exchange]-1, 0)
 }
 
-// doubt forgets an exchange.
-func (r *routes) doubt(exchange string) {
+// blame doubts the exchanges of what had no outcome when its channel ended, if an
+// exception of the server ended it.
+func (r *routes) blame(cause error, left []entry) {
+	if !ofChannel(cause) {
+		return // the connection is gone, and no publish is to blame
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.good, exchange)
+	for i := range left {
+		r.doubts[left[i].exchange]++
+	}
+}
+
+// ofChannel tells whether err is an exception that ended a channel and no more.
+func ofChannel(err error) bool {
+	said, ok := exception(err)
+	if !ok {
+		return false
+	}
+	switch said.Code {
+	case amqp.ContentTooLarge, amqp.NoRoute, amqp.NoConsumers, amqp.AccessRefused, amqp.NotFound, amqp.ResourceLocked, amqp.PreconditionFailed:
+		return true
+	}
+	return false
 }
 
 // reset is for a new connection: what was there may be gone.
 func (r *routes) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.good = map[string]bool{"": true}
+	for exchange, n := range r.doubts {
+		if n == 0 && exchange != "" {
+			delete(r.doubts, exchange)
+		}
+	}
 }
 
 // alone publishes msg over a channel of its own and returns the outcome, unless
@@ -75,9 +103,13 @@ func (p *publisher) alone(ctx context.Context, to transport.Address, msg *amqp.P
 		return true, outcome(e, acked)
 	}
 	if missing(err) {
-		return true, unroutable("publish", address, "there is no exchange of this name: declare it, or correct the address")
+		return true, noExchange("publish", address)
 	}
 	return true, seamError("publish", address, err, true)
+}
+
+func noExchange(op, address string) error {
+	return unroutable(op, address, "there is no exchange of this name: declare it, or correct the address")
 }
 
 // unblocked waits until the broker takes publishes.
@@ -115,7 +147,7 @@ func single(ctx context.Context, s *session, e *entry, msg *amqp.Publishing) (ac
 		if err := ch.Confirm(false); err != nil {
 			return err
 		}
-		if err := ch.Publish(e.exchange, e.key, true, false, *msg); err != nil {
+		if err := ch.Publish(e.exchange, e.key, !e.quiet, false, *msg); err != nil {
 			return err
 		}
 		a, ok := <-acks

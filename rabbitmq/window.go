@@ -51,3 +51,36 @@ func (w *window) next() {
 		w.waiting = w.waiting[1:]
 	}
 }
+
+// row holds entries in the order of their tags. Its owner guards it.
+type row struct {
+	ring []entry // its length is a power of two
+	head int     // of the oldest
+	n    int
+}
+
+func (r *row) len() int { return r.n }
+
+// at returns the i-th oldest entry, which stays where it is until the next push.
+func (r *row) at(i int) *entry { return &r.ring[(r.head+i)&(len(r.ring)-1)] }
+
+func (r *row) push(e entry) {
+	if r.n == len(r.ring) {
+		grown := make([]entry, max(2*len(r.ring), 16))
+		for i := range r.n {
+			grown[i] = *r.at(i)
+		}
+		r.ring, r.head = grown, 0
+	}
+	r.n++
+	*r.at(r.n - 1) = e
+}
+
+// pop takes the oldest entry.
+func (r *row) pop() entry {
+	e := *r.at(0)
+	*r.at(0) = entry{}
+	r.head = (r.head + 1) & (len(r.ring) - 1)
+	r.n--
+	return e
+}
