@@ -6,6 +6,8 @@ import (
 	"mime"
 	"reflect"
 	"strings"
+
+	"github.com/holdfast-go/holdfast/transport"
 )
 
 // Codec turns bodies into bytes and back. It is safe for concurrent use.
@@ -121,7 +123,11 @@ func codecFor[T any](chosen Codec) Codec {
 	if chosen != nil {
 		return chosen
 	}
-	switch any((*T)(nil)).(type) {
+	var body any = (*T)(nil)
+	if envelope, ok := any(new(T)).(transport.Envelope); ok {
+		body = envelope.Body()
+	}
+	switch body.(type) {
 	case *[]byte:
 		return Bytes()
 	case *string:

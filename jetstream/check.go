@@ -76,6 +76,9 @@ func (c *checker) settings() {
 	if c.want.DeadLetter {
 		c.burier()
 	}
+	if c.s.watch != nil {
+		c.watched()
+	}
 	if lease := c.s.cfg.AckWait; lease > 0 && lease < minAckWait {
 		c.fail(transport.CodeAckWait, fmt.Sprintf("AckWait is %s, which is too short to be kept up reliably", lease),
 			fmt.Sprintf("set AckWait to %s or more; the lease of a handler that runs longer is extended", minAckWait))

@@ -28,6 +28,7 @@ type lane struct {
 	acks     ackLog
 	acked    seqSet // confirmed acks above floor
 	returned returns
+	gaps     *gaps // of a watch of a bucket; nil: nobody asks
 
 	// inUse counts what is asked for, buffered and unsettled.
 	inUse   atomic.Int64

@@ -58,6 +58,9 @@ func newReceiver(t *Transport, s *source, want transport.Want) *receiver {
 	}
 	window := want.Window()
 	r.lanes = []*lane{newLane(r, s.cfg.Stream, name, window)}
+	if s.watch != nil {
+		r.lanes[0].gaps = s.watch.newGaps()
+	}
 	if want.DeadLetter {
 		back := newLane(r, t.redriveStream(), want.Subscription, max(window/8, 1))
 		back.redrive = true
@@ -104,6 +107,7 @@ func (r *receiver) prepare(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 		return nil, transport.Invalid("open consumer", r.address, "it is not a pull consumer with explicit acks; use another durable name")
 	}
 	main.learn(info)
+	main.gaps.begin(info, main.began(ctx, info))
 	for _, l := range r.lanes[1:] {
 		back, err := r.t.consumerInfo(ctx, l.stream, l.consumer)
 		if err != nil {
@@ -168,6 +172,7 @@ func (r *receiver) Close(ctx context.Context) error {
 func (r *receiver) close(ctx context.Context) error {
 	r.wg.Wait()
 	r.handBack(ctx)
+	r.lanes[0].gaps.tell(r)
 	unconfirmed := r.awaitConfirmed(ctx)
 	close(r.settled)
 	r.confirming.Wait()

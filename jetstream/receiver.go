@@ -146,6 +146,9 @@ func (r *receiver) arrive(m *nats.Msg) *delivery {
 	}
 	l.arrived(m.Sub)
 	d := newDelivery(l, m)
+	if r.src.watch != nil {
+		r.src.watch.took(l, d)
+	}
 	d.leased.Store(r.clock.Load())
 	if until := l.replayed.Load(); d.seq <= until && l.acked.has(d.seq) {
 		// It was acked before the consumer was lost and made again.
@@ -265,6 +268,7 @@ func (r *receiver) keep() {
 		if r.held.any() {
 			r.wakeOne()
 		}
+		r.lanes[0].gaps.tell(r)
 	}
 }
 

@@ -138,6 +138,8 @@ const (
 type source struct {
 	t   *Transport
 	cfg ConsumerConfig
+	// watch is set where the source is a watch of a bucket or an object store.
+	watch *watch
 	// plan is what the last check found that the stream does not store yet and
 	// Provision is to make it store; nil when there is nothing.
 	plan atomic.Pointer[[]string]
@@ -196,6 +198,9 @@ func (s *source) String() string {
 	if name == "" {
 		name = "(ephemeral)"
 	}
+	if s.watch != nil {
+		return "jetstream " + s.watch.what() + "/" + name
+	}
 	return "jetstream " + s.cfg.Stream + "/" + name
 }
 
@@ -211,6 +216,9 @@ func (s *source) address() string {
 // subjects as it is; in the names of the stream and the consumer, which have no
 // dots, each dot of it becomes '_'.
 func (s *source) WithPrefix(prefix string) transport.Source {
+	if s.watch != nil {
+		return s.watch.withPrefix(s, prefix)
+	}
 	cfg := s.cfg
 	name := strings.ReplaceAll(prefix, ".", "_")
 	cfg.Stream = name + cfg.Stream
@@ -248,6 +256,9 @@ func (t *Transport) sourceOf(op string, src transport.Source) (*source, error) {
 func (s *source) faults() []string {
 	var faults []string
 	add := func(fault string) { faults = append(faults, fault) }
+	if s.watch != nil {
+		faults = s.watch.faults()
+	}
 	if !validName(s.cfg.Stream) {
 		add("the stream name " + quote(s.cfg.Stream) + " is empty or has a space, '.', '*', '>', '/' or '\\'")
 	}
@@ -281,6 +292,9 @@ func (s *source) streamConfig() natsjs.StreamConfig {
 		cfg := *s.cfg.StreamConfig
 		cfg.Name = s.cfg.Stream
 		return cfg
+	}
+	if s.watch != nil {
+		return s.watch.stream
 	}
 	return natsjs.StreamConfig{
 		Name:     s.cfg.Stream,

@@ -59,6 +59,7 @@ func (l *lane) vitals() vitals {
 // silent or away, and brings the lane back. It ends when the receiver is halted.
 func (l *lane) supervise() {
 	l.rememberStream()
+	l.lookBack()
 	ticker := time.NewTicker(pullHeartbeat)
 	defer ticker.Stop()
 	before, quiet, beats := l.vitals(), 0, 0
@@ -86,6 +87,7 @@ func (l *lane) supervise() {
 			continue
 		}
 		if beats++; beats%floorEvery == 0 || l.acked.size() > maxRanges {
+			l.lookBehind()
 			l.readFloor()
 		}
 	}
@@ -203,6 +205,7 @@ func (l *lane) restore() error {
 		l.acks.each(l.acked.add)
 		l.returned.forget()
 		l.replayed.Store(l.acked.last())
+		l.gaps.again(info)
 		l.mu.Lock()
 		l.made = info.Created
 		l.mu.Unlock()

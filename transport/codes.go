@@ -91,3 +91,9 @@ const (
 	CodeBrokerRetries   Code = "HF1613" // the queue does not bound retries as the program asks for
 	CodeDLXNowhere      Code = "HF1614" // the dead-letter exchange routes nowhere
 )
+
+// Findings about a key-value bucket or an object store.
+const (
+	CodeNotABucket     Code = "HF1701" // the stream of that name is not that of a bucket
+	CodeUnorderedWatch Code = "HF1702" // retries of a watch may come after newer revisions of their key
+)

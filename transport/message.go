@@ -114,3 +114,15 @@ func (a Address) String() string {
 	}
 	return a.Name + "/" + a.Key
 }
+
+// Envelope is a body of which a part comes from the message around the bytes,
+// such as a revision of a key in a bucket, where a deletion has no value. It is
+// implemented by a pointer to the body.
+type Envelope interface {
+	// Fill takes what the message says. decode tells whether there are bytes to
+	// decode into Body. An error means that the message cannot be decoded.
+	Fill(m *Message) (decode bool, err error)
+	// Body returns a pointer to where the bytes are decoded to. It decides over
+	// the codec that is taken by default.
+	Body() any
+}

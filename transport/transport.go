@@ -266,6 +266,7 @@ const (
 	AckUnconfirmed EventKind = "ack-unconfirmed" // Count acks could not be confirmed; those messages may be delivered again
 	Stalled        EventKind = "stalled"         // a receiver gets nothing although it should
 	Flowing        EventKind = "flowing"         // a stalled receiver works again
+	Compacted      EventKind = "compacted"       // Count revisions of a bucket were removed before a watch saw them
 )
 
 // Event is something that happened to a connection or a receiver.
