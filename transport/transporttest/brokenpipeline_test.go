@@ -229,14 +229,33 @@ func hasty(p *pipe) {
 	}
 }
 
+// lenient reports what is refused for good as something to be sent again.
+func lenient(p *pipe) {
+	var mu sync.Mutex
+	p.tell = func(tag uint64, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		p.report(tag, err)
+	}
+	p.send = func(to transport.Address, m *transport.Message, tag uint64) error {
+		if err := p.Pipeline.Send(to, m, tag); err != nil {
+			go p.tell(tag, &transport.Error{Op: "publish", Kind: transport.Temporary, Err: err})
+		}
+		return nil
+	}
+}
+
 func brokenOrder() []breakage {
 	const other = "RefusedMessageCostsNoOtherOfItsPipeline"
 	return []breakage{
 		{"PipelinedMessagesArriveInOrder", "pairs are swapped", onPipelines(swapped)},
-		{other, "it ends the pipeline", telling(func(p *pipe, tag uint64, err error) {
-			p.report(tag, err)
-			if err != nil {
-				go p.Pipeline.End(false)
+		{other, "nothing after it has an outcome", onPipelines(func(p *pipe) {
+			refused := false
+			p.tell = func(tag uint64, err error) {
+				if !refused {
+					p.report(tag, err)
+				}
+				refused = refused || err != nil
 			}
 		})},
 		{other, "Send ends the pipeline", onPipelines(func(p *pipe) {
@@ -249,12 +268,15 @@ func brokenOrder() []breakage {
 			}
 		})},
 		{other, "it is reported as stored", telling(func(p *pipe, tag uint64, _ error) { p.report(tag, nil) })},
-		{other, "it may be sent again", telling(func(p *pipe, tag uint64, err error) {
-			if err != nil {
-				err = &transport.Error{Op: "publish", Kind: transport.Temporary, Err: transport.ErrUnroutable}
+		{other, "Send says that the pipeline is over", onPipelines(func(p *pipe) {
+			p.send = func(to transport.Address, m *transport.Message, tag uint64) error {
+				if err := p.Pipeline.Send(to, m, tag); err != nil {
+					return &transport.Error{Op: "publish", Kind: transport.Temporary, Err: err}
+				}
+				return nil
 			}
-			p.report(tag, err)
 		})},
+		{other, "it may be sent again", onPipelines(lenient)},
 		{other, "it is reported as well", onPipelines(func(p *pipe) {
 			p.send = func(to transport.Address, m *transport.Message, tag uint64) error {
 				err := p.Pipeline.Send(to, m, tag)

@@ -19,6 +19,9 @@ type Spec struct {
 	// Lease is how long a delivery is leased: Harness.Lease, or much longer.
 	// It is zero, and means nothing, when Harness.Lease is zero.
 	Lease time.Duration
+	// Priorities: the source is one where they count, if there are others. It is
+	// false where Capabilities deny them.
+	Priorities bool
 }
 
 // Harness is a transport and what the suite must know and be able to do beside

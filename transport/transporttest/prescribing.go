@@ -131,7 +131,7 @@ func higherPriorityGoesFirstOrIsRefused(w *world) {
 		w.denied(rx, to, *m, "a message with a priority")
 		return
 	}
-	src, to := w.source("a")
+	src, to := w.h.Source(w, Spec{Name: w.name, Group: "a", Lease: w.h.Lease, Priorities: true})
 	want := w.want("a", 1)
 	w.provision(src, want)
 	for _, by := range w.ways() {
