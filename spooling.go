@@ -215,8 +215,15 @@ func (s *spooling) drain(ctx context.Context) error {
 	s.p.send.Close(ctx)
 	s.end()
 	s.working.Wait()
+	// The end of ctx ends the waiting for the broker. The disk is asked to keep
+	// what it has, whatever that says, and a disk that hangs is not waited for.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), diskGrace)
+	defer cancel()
 	return spoolError("close spool", s.dir, s.log.Close(ctx))
 }
+
+// diskGrace bounds the last writes to a spool.
+const diskGrace = 5 * time.Second
 
 // flush waits until nothing is pending on disk, or ctx ends.
 func (s *spooling) flush(ctx context.Context) error {
