@@ -108,6 +108,7 @@ func (d *delivery) readHeader(h transport.Header) {
 	}
 	d.msg.Key = h.Get(wire.Key)
 	d.msg.ContentType = h.Get(wire.ContentType)
+	d.msg.Resent = h.Get(wire.Resent) != ""
 	d.marker = h.Get(markerHeader) != ""
 	if !d.lane.redrive {
 		return

@@ -22,6 +22,11 @@ const (
 	codeWrongStream     natsjs.ErrorCode = 10060
 	codeClusterNotReady natsjs.ErrorCode = 10008
 	codeInsufficient    natsjs.ErrorCode = 10023
+	codeAccountFull     natsjs.ErrorCode = 10002
+	codeNoMemory        natsjs.ErrorCode = 10028
+	codeTTLInvalid      natsjs.ErrorCode = 10165
+	codeTTLDisabled     natsjs.ErrorCode = 10166
+	codeBatchesInFlight natsjs.ErrorCode = 10210 // too many atomic batches at once
 )
 
 // errDisconnected is the cause when the connection was lost while waiting.
@@ -88,11 +93,21 @@ func seamError(op, address string, err error, asked bool) error {
 func explainAPI(e *transport.Error, api *natsjs.APIError) {
 	e.Kind = transport.Permanent
 	switch api.ErrorCode {
-	case codeStoreFailed, codeNoStorage, codeTooManyRequests, codeClusterNotReady, codeInsufficient:
-		e.Kind, e.Hint = transport.Temporary, "the stream or the server is full: it takes messages again when some were removed"
-		if strings.Contains(api.Description, "exceeds maximum") {
-			e.Kind, e.Hint, e.Err = transport.Permanent, "", fmt.Errorf("%w: %w", transport.ErrTooLarge, api)
-		}
+	case codeStoreFailed:
+		explainStore(e, api)
+	case codeNoStorage, codeNoMemory, codeInsufficient, codeAccountFull:
+		e.Kind, e.Err = transport.Temporary, fmt.Errorf("%w: %w", transport.ErrFull, api)
+		e.Hint = "the storage of the server or the account is used up: remove messages or streams, or raise the limit"
+	case codeTooManyRequests, codeBatchesInFlight:
+		e.Kind, e.Err = transport.Temporary, fmt.Errorf("%w: %w", transport.ErrBusy, api)
+		e.Hint = "too much is under way to this stream: the same publish succeeds a moment later"
+	case codeClusterNotReady:
+		e.Kind, e.Hint = transport.Temporary, "the cluster elects a leader: try again"
+	case codeTTLDisabled:
+		e.Err = fmt.Errorf("%w: %w", transport.ErrUnsupported, api)
+		e.Hint = "the stream takes no time to live: set allow_msg_ttl on it, or publish without one"
+	case codeTTLInvalid:
+		e.Err = fmt.Errorf("%w: %w", transport.ErrInvalid, api)
 	case natsjs.JSErrCodeStreamMessageExceedsMaximum:
 		e.Err = fmt.Errorf("%w: %w", transport.ErrTooLarge, api)
 		e.Hint = "raise the stream's max_msg_size, or send less"
@@ -107,5 +122,20 @@ func explainAPI(e *transport.Error, api *natsjs.APIError) {
 		if api.Code >= 500 {
 			e.Kind = transport.Temporary
 		}
+	}
+}
+
+// explainStore explains why a stream could not store a message: it is full and
+// refuses new ones (discard: new), the message is too large, or the store failed.
+func explainStore(e *transport.Error, api *natsjs.APIError) {
+	e.Kind = transport.Temporary
+	switch text := api.Description; {
+	case strings.Contains(text, "exceeds maximum"), strings.Contains(text, "too large"):
+		e.Kind, e.Err = transport.Permanent, fmt.Errorf("%w: %w", transport.ErrTooLarge, api)
+	case strings.Contains(text, "maximum"):
+		e.Err = fmt.Errorf("%w: %w", transport.ErrFull, api)
+		e.Hint = "the stream is full: it takes messages again when some were removed, or when its limit is raised"
+	default:
+		e.Hint = "the server could not store the message: look at its log and its disk"
 	}
 }

@@ -6,19 +6,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"maps"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast/internal/natsconn"
-	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
 // Publish implements transport.Transport: it returns nil only after the stream
 // has confirmed that it stored m, or that it holds m already under the same
-// DedupID. A subject no stream takes is ErrUnroutable.
+// DedupID. A subject no stream takes is ErrUnroutable, a stream that is full is
+// ErrFull, and one with too much under way ErrBusy.
+//
+// A message with a TTL needs nats-server 2.11 or later and a stream with
+// allow_msg_ttl, as Provision makes them. The server counts in whole seconds,
+// and keeps a message longer where the stream's subject_delete_marker_ttl is
+// longer. NotBefore and Priority are refused with ErrUnsupported.
 func (t *Transport) Publish(ctx context.Context, to transport.Address, m *transport.Message) error {
 	if to.Key != "" {
 		return transport.Invalid("publish", to.String(), "NATS has no routing key; the address is the subject alone")
@@ -26,10 +31,8 @@ func (t *Transport) Publish(ctx context.Context, to transport.Address, m *transp
 	if err := natsconn.CheckSubject("publish", to.Name); err != nil {
 		return err
 	}
-	for name := range m.Header {
-		if brokerHeader(name) {
-			return transport.Invalid("publish", to.Name, "the header %q belongs to the broker", name)
-		}
+	if err := checkUserHeader("publish", to.Name, m.Header); err != nil {
+		return err
 	}
 	_, err := t.store(ctx, "publish", to.Name, m, nil)
 	return err
@@ -41,22 +44,26 @@ type pubAck struct {
 	Stream    string           `json:"stream"`
 	Sequence  uint64           `json:"seq"`
 	Duplicate bool             `json:"duplicate,omitempty"`
+	Batch     string           `json:"batch,omitempty"`
+	Count     int              `json:"count,omitempty"`
 }
 
 // store publishes m and waits for the confirmation. extra are headers of the
 // broker, such as an expectation. The confirmation is returned only where it
 // says more than "stored".
 func (t *Transport) store(ctx context.Context, op, subject string, m *transport.Message, extra nats.Header) (*pubAck, error) {
-	header := encodeHeader(m, extra)
-	if err := natsconn.CheckMessage(op, subject, transport.Header(header), m.Body); err != nil {
+	if err := checkAsked(t.nc(), op, subject, m); err != nil {
 		return nil, err
 	}
+	var own headers
+	header := own.encode(m)
+	if err := own.check(op, subject, m); err != nil {
+		return nil, err
+	}
+	maps.Copy(header, extra)
 	msg := &nats.Msg{Subject: subject, Header: header, Data: m.Body}
 	if limit := t.nc().MaxPayload(); limit > 0 && int64(len(m.Body)) > limit-headerSize(header) {
-		return nil, &transport.Error{
-			Op: op, Address: subject, Kind: transport.Permanent, Err: transport.ErrTooLarge,
-			Hint: fmt.Sprintf("body and headers are %d bytes, the server takes %d (max_payload)", int64(len(m.Body))+headerSize(header), limit),
-		}
+		return nil, tooLarge(op, subject, int64(len(m.Body))+headerSize(header), limit)
 	}
 	if t.isClosed() || !t.nc().IsConnected() {
 		return nil, seamError(op, subject, t.notConnected(), false)
@@ -67,6 +74,13 @@ func (t *Transport) store(ctx context.Context, op, subject string, m *transport.
 	}
 	ack, err := parsePubAck(reply.Data)
 	return ack, seamError(op, subject, err, true)
+}
+
+func tooLarge(op, subject string, size, limit int64) error {
+	return &transport.Error{
+		Op: op, Address: subject, Kind: transport.Permanent, Err: transport.ErrTooLarge,
+		Hint: fmt.Sprintf("body and headers are %d bytes, the server takes %d (max_payload)", size, limit),
+	}
 }
 
 // notConnected says why nothing can be sent now.
@@ -88,21 +102,25 @@ func (t *Transport) sendError(err error) error {
 
 func (t *Transport) publishError(op, subject string, err error, sent bool) error {
 	if errors.Is(err, nats.ErrNoResponders) {
-		// Temporary, because it is also what a publisher sees while a leader is
-		// elected or a stream is made.
-		return &transport.Error{
-			Op: op, Address: subject, Kind: transport.Temporary,
-			Err:  fmt.Errorf("%w: %w", transport.ErrUnroutable, err),
-			Hint: "no stream takes this subject: create one, or add the subject to an existing one",
-		}
+		return unroutable(op, subject, err)
 	}
 	return seamError(op, subject, err, sent)
+}
+
+// unroutable is Temporary, because it is also what a publisher sees while a
+// leader is elected or a stream is made.
+func unroutable(op, subject string, err error) error {
+	return &transport.Error{
+		Op: op, Address: subject, Kind: transport.Temporary,
+		Err:  fmt.Errorf("%w: %w", transport.ErrUnroutable, err),
+		Hint: "no stream takes this subject: create one, or add the subject to an existing one",
+	}
 }
 
 // parsePubAck reads a confirmation. The ordinary one is recognised by its form;
 // only an unusual one is decoded and returned.
 func parsePubAck(data []byte) (*pubAck, error) {
-	if bytes.HasPrefix(data, []byte(`{"stream":"`)) && !bytes.Contains(data, []byte(`"error"`)) && !bytes.Contains(data, []byte(`"duplicate"`)) {
+	if bytes.HasPrefix(data, []byte(`{"stream":"`)) && !unusualAck(data) {
 		return nil, nil
 	}
 	ack := &pubAck{}
@@ -115,48 +133,7 @@ func parsePubAck(data []byte) (*pubAck, error) {
 	return ack, nil
 }
 
-// brokerHeader tells whether the broker acts upon a header of this name.
-func brokerHeader(name string) bool {
-	return len(name) >= 5 && strings.EqualFold(name[:5], "Nats-")
-}
-
-// encodeHeader builds the headers of m as they travel.
-func encodeHeader(m *transport.Message, extra nats.Header) nats.Header {
-	h := make(nats.Header, len(m.Header)+len(extra)+4)
-	for name, values := range m.Header {
-		h[name] = values
-	}
-	for name, values := range extra {
-		h[name] = values
-	}
-	dedup := m.DedupID
-	if dedup == "" {
-		dedup = m.ID
-	}
-	set := func(name, value string) {
-		if value != "" {
-			h[name] = []string{value}
-		}
-	}
-	set(natsjs.MsgIDHeader, dedup)
-	if m.ID != dedup {
-		set(wire.ID, m.ID)
-	}
-	set(wire.Key, m.Key)
-	set(wire.ContentType, m.ContentType)
-	return h
-}
-
-// headerSize is how many bytes the headers take on the wire.
-func headerSize(h nats.Header) int64 {
-	if len(h) == 0 {
-		return 0
-	}
-	n := len("NATS/1.0\r\n\r\n")
-	for name, values := range h {
-		for _, v := range values {
-			n += len(name) + len(": \r\n") + len(v)
-		}
-	}
-	return int64(n)
+// unusualAck tells whether a confirmation says more than where it was stored.
+func unusualAck(data []byte) bool {
+	return bytes.Contains(data, []byte(`"error"`)) || bytes.Contains(data, []byte(`"duplicate"`)) || bytes.Contains(data, []byte(`"batch"`))
 }

@@ -307,6 +307,8 @@ func (s *source) streamConfig() natsjs.StreamConfig {
 		MaxMsgs:    -1,
 		MaxBytes:   -1,
 		Duplicates: defaultDuplicates,
+		// Publishers may ask for a time to live, where the server knows it.
+		AllowMsgTTL: serverAtLeast(s.t.nc(), 2, 11, 0),
 	}
 }
 

@@ -19,12 +19,14 @@ import (
 // transport.Transport, transport.DeadLetterer and transport.Observable, and is
 // safe for concurrent use.
 type Transport struct {
-	conn   *natsconn.Conn
-	set    settings
-	api    string // "$JS.API." or what the domain or prefix makes of it
-	inbox  *inbox
-	handle atomic.Pointer[natsjs.JetStream] // on the connection of the moment
-	closed atomic.Bool
+	conn    *natsconn.Conn
+	set     settings
+	api     string // "$JS.API." or what the domain or prefix makes of it
+	inbox   *inbox
+	pubs    *pubConns                        // the connection of pipelines
+	expires bool                             // the server that was connected first knows a time to live
+	handle  atomic.Pointer[natsjs.JetStream] // on the connection of the moment
+	closed  atomic.Bool
 
 	mu        sync.Mutex // guards what follows; nothing else is locked under it
 	receivers map[*receiver]struct{}
@@ -48,6 +50,8 @@ func newTransport(ctx context.Context, conn *natsconn.Conn, set settings) (*Tran
 	case set.apiPrefix != "":
 		t.api = strings.TrimSuffix(set.apiPrefix, ".") + "."
 	}
+	t.pubs = newPubConns(t.nc, conn.Emit)
+	t.expires = serverAtLeast(conn.NATS(), 2, 11, 0)
 	conn.Observe(t.news)
 	if err := conn.Hook(natsconn.Hooks{Prepare: t.prepare, Failed: t.failed}); err != nil {
 		_ = conn.Close(ctx)
@@ -100,6 +104,7 @@ func (t *Transport) Capabilities() transport.Capabilities {
 		Stores:      true,
 		Durable:     true,
 		DeadLetters: true,
+		Expires:     t.expires,
 	}
 }
 
@@ -124,6 +129,7 @@ func (t *Transport) Close(ctx context.Context) error {
 	for _, r := range open {
 		_ = r.Close(ctx)
 	}
+	t.pubs.close(ctx)
 	var err error
 	if t.conn.Connected() {
 		err = t.flush(ctx)
@@ -161,6 +167,9 @@ func (t *Transport) unregister(r *receiver) {
 
 // news passes on what the connection reports to those who wait for something.
 func (t *Transport) news(e transport.Event) {
+	if strings.HasPrefix(e.Detail, forPublishing) {
+		return // it concerns another connection
+	}
 	switch e.Kind {
 	case transport.Disconnected:
 		// The answers to what is under way went to a connection that is gone.
@@ -168,6 +177,9 @@ func (t *Transport) news(e transport.Event) {
 	case transport.Reconnected:
 		t.wakeSupervisors(troubleReconnected)
 	case transport.ConnectionLost:
+		if t.conn.Lost() {
+			t.pubs.abort() // the caller closed the connection that was adopted
+		}
 		// Consumers are looked up and subscribed to again on another connection:
 		// whoever opened the receivers opens them again.
 		t.inbox.fail(errDisconnected, func(string) bool { return true })

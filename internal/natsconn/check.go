@@ -60,13 +60,22 @@ func CheckMessage(op, address string, h transport.Header, body []byte) error {
 			return transport.Invalid(op, address, "the header name %q; NATS takes printable ASCII without spaces and %s", name, notInNames)
 		}
 		for _, v := range values {
-			if !validValue(v) {
-				return transport.Invalid(op, address, "the value of header %q starts or ends with white space or holds a line break, which NATS would change", name)
+			if err := CheckValue(op, address, name, v); err != nil {
+				return err
 			}
 		}
 	}
 	if _, ok := h["Status"]; ok && len(body) == 0 {
 		return transport.Invalid(op, address, "a header named Status on an empty body is taken for a status of the server and never delivered; rename the header or send a body")
+	}
+	return nil
+}
+
+// CheckValue returns an error of op for a header value that would not arrive as
+// it was sent.
+func CheckValue(op, address, name, value string) error {
+	if !validValue(value) {
+		return transport.Invalid(op, address, "the value of header %q starts or ends with white space or holds a line break, which NATS would change", name)
 	}
 	return nil
 }

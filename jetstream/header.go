@@ -1,0 +1,138 @@
+package jetstream
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/holdfast-go/holdfast/internal/natsconn"
+	"github.com/holdfast-go/holdfast/internal/wire"
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// ttlHeader lets the server remove a message when the time has passed.
+const ttlHeader = "Nats-TTL"
+
+// brokerHeader tells whether the broker acts upon a header of this name.
+func brokerHeader(name string) bool {
+	return len(name) >= 5 && strings.EqualFold(name[:5], "Nats-")
+}
+
+// ownHeader is one header that is not the user's.
+type ownHeader struct {
+	name  string
+	value [1]string
+}
+
+// headers builds the headers of messages, one after the other. What it returns
+// is good until the next message: the map and the values are used again. It is
+// not safe for concurrent use; the zero value works.
+type headers struct {
+	h   nats.Header
+	own [9]ownHeader // as many as there can be, those of a batch included
+	n   int
+}
+
+// encode returns the headers of m as they travel.
+func (e *headers) encode(m *transport.Message) nats.Header {
+	if e.h == nil {
+		e.h = make(nats.Header, len(m.Header)+len(e.own))
+	}
+	clear(e.h)
+	e.n = 0
+	for name, values := range m.Header {
+		e.h[name] = values
+	}
+	dedup := m.DedupID
+	if dedup == "" {
+		dedup = m.ID
+	}
+	e.set(natsjs.MsgIDHeader, dedup)
+	if m.ID != dedup {
+		e.set(wire.ID, m.ID)
+	}
+	e.set(wire.Key, m.Key)
+	e.set(wire.ContentType, m.ContentType)
+	if m.Resent {
+		e.set(wire.Resent, "1")
+	}
+	if m.TTL > 0 {
+		e.set(ttlHeader, ttlValue(m.TTL))
+	}
+	return e.h
+}
+
+func (e *headers) set(name, value string) {
+	if value == "" {
+		return
+	}
+	own := &e.own[e.n]
+	e.n++
+	own.name, own.value[0] = name, value
+	e.h[name] = own.value[:]
+}
+
+// check returns an error of op for headers that would not arrive as they are.
+// The names of our own need no look.
+func (e *headers) check(op, subject string, m *transport.Message) error {
+	for i := range e.own[:e.n] {
+		if err := natsconn.CheckValue(op, subject, e.own[i].name, e.own[i].value[0]); err != nil {
+			return err
+		}
+	}
+	if len(m.Header) == 0 {
+		return nil
+	}
+	return natsconn.CheckMessage(op, subject, m.Header, m.Body)
+}
+
+// checkUserHeader refuses the headers that the broker would act upon.
+func checkUserHeader(op, subject string, h transport.Header) error {
+	for name := range h {
+		if brokerHeader(name) {
+			return transport.Invalid(op, subject, "the header %q belongs to the broker", name)
+		}
+	}
+	return nil
+}
+
+// ttlValue is a time to live as the server reads it: whole seconds, one at
+// least. A part of a second is rounded up, so that nothing goes too early.
+func ttlValue(ttl time.Duration) string {
+	return strconv.FormatInt(int64((ttl-1)/time.Second)+1, 10)
+}
+
+// checkAsked refuses what m asks of its broker and the server of nc does not do.
+func checkAsked(nc *nats.Conn, op, subject string, m *transport.Message) error {
+	if m.TTL == 0 && m.Priority == 0 && m.NotBefore.IsZero() {
+		return nil
+	}
+	switch {
+	case m.Priority != 0:
+		return transport.Unsupported(op, subject, "JetStream keeps messages in the order they were stored; give urgent ones a stream or subject of their own")
+	case !m.NotBefore.IsZero():
+		return transport.Unsupported(op, subject, "a schedule of JetStream needs a second subject in the same stream that no consumer takes; publish later, or hold the message back where it is handled")
+	case m.TTL < 0:
+		return transport.Invalid(op, subject, "the time to live is %s; it is positive, or zero for none", m.TTL)
+	case !serverAtLeast(nc, 2, 11, 0):
+		return transport.Unsupported(op, subject, "the server "+nc.ConnectedServerVersion()+" would ignore the time to live; it needs nats-server 2.11 or later")
+	}
+	return nil
+}
+
+// headerSize is how many bytes the headers take on the wire.
+func headerSize(h nats.Header) int64 {
+	if len(h) == 0 {
+		return 0
+	}
+	n := len("NATS/1.0\r\n\r\n")
+	for name, values := range h {
+		for _, v := range values {
+			n += len(name) + len(": \r\n") + len(v)
+		}
+	}
+	return int64(n)
+}
