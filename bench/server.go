@@ -17,6 +17,9 @@ import (
 // which names the directory of the server's files.
 const serverEnv = "HOLDFAST_BENCH_SERVER"
 
+// syncEnv makes that server sync every write to disk.
+const syncEnv = "HOLDFAST_BENCH_SYNC"
+
 func wantsServer() bool { return os.Getenv(serverEnv) != "" }
 
 // serve runs a NATS server on loopback until stdin ends, so that it cannot
@@ -25,6 +28,7 @@ func serve(stdin io.Reader, stdout io.Writer) int {
 	srv, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
 		JetStream: true, StoreDir: os.Getenv(serverEnv), MaxPayload: 1 << 20,
+		SyncAlways: os.Getenv(syncEnv) != "",
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench server:", err)
@@ -51,8 +55,9 @@ type broker struct {
 	stdin io.Closer
 }
 
-// startBroker starts the server with files in a temporary directory.
-func startBroker() (*broker, error) {
+// startBroker starts the server with files in a temporary directory. env is
+// added to its environment.
+func startBroker(env ...string) (*broker, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -63,6 +68,7 @@ func startBroker() (*broker, error) {
 	}
 	b := &broker{dir: dir, cmd: exec.Command(self)}
 	b.cmd.Env = append(os.Environ(), serverEnv+"="+dir)
+	b.cmd.Env = append(b.cmd.Env, env...)
 	b.cmd.Stderr = os.Stderr
 	stdin, err1 := b.cmd.StdinPipe()
 	stdout, err2 := b.cmd.StdoutPipe()
