@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"math"
+	"strconv"
 	"sync"
 	"time"
 
@@ -138,47 +139,63 @@ func (l *lane) lookBehind() {
 	g.seq, g.order, g.high = last, max(g.order, info.Delivered.Consumer), last
 }
 
-// lookBack counts what was removed while the watch was away. For a watch of some
-// keys that is all that can be said, and it is said only when one of them has
-// changed.
-func (l *lane) lookBack() {
+// lookBack counts what was removed while a watch of some keys was away. All that
+// can be said then is that it was removed, and it is said only when one of the
+// keys has changed. info is from before anything was asked for.
+func (l *lane) lookBack(ctx context.Context, info *natsjs.ConsumerInfo) {
 	g := l.gaps
-	if g == nil || l.r.src.cfg.Durable == "" {
+	if g == nil || g.all || info.NumPending == 0 || info.Delivered.Consumer == 0 {
 		return
 	}
-	if g.all {
-		l.lookBehind()
-		return
-	}
-	stream, err := l.r.t.streamInfo(l.r.ctx, l.stream)
+	stream, err := l.r.t.streamInfo(ctx, l.stream)
 	if err != nil {
 		return
 	}
-	info, err := l.r.t.consumerInfo(l.r.ctx, l.stream, l.consumer)
-	if err != nil || info.NumPending == 0 || info.Delivered.Consumer == 0 {
-		return
-	}
 	from := info.Delivered.Stream
-	rest, err := l.r.t.look(l.r.ctx, l.stream, StartSequence(from+1))
+	rest, err := l.r.t.look(ctx, l.stream, StartSequence(from+1))
 	if err != nil {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if gone := int64(stream.State.LastSeq-from) - int64(rest.NumPending); gone > 0 && from >= g.looked {
+	if gone := int64(stream.State.LastSeq-from) - int64(rest.NumPending); gone > 0 && from >= max(g.looked, g.from) {
 		g.perhaps += int(gone)
 	}
 	g.looked = max(g.looked, stream.State.LastSeq)
 }
 
-// began returns the last sequence that was stored before a consumer was made.
+// begunKey is where the metadata of a consumer says which sequence was the last
+// of the stream when it was made.
+const begunKey = "holdfast.begun"
+
+// remembering adds to a consumer that is to be made what its watch needs to know
+// later: what was in the bucket before.
+func (s *source) remembering(ctx context.Context, cfg natsjs.ConsumerConfig) natsjs.ConsumerConfig {
+	if s.watch == nil || s.watch.objects != nil || !serverAtLeast(s.t.nc(), 2, 10, 0) {
+		return cfg
+	}
+	if stream, err := s.t.streamInfo(ctx, s.cfg.Stream); err == nil {
+		cfg.Metadata = map[string]string{begunKey: strconv.FormatUint(stream.State.LastSeq, 10)}
+	}
+	return cfg
+}
+
+// began returns the last sequence that was stored before a consumer was made. On
+// a server that does not remember it, it may be later than it was: too little is
+// told then, never what did not happen.
 func (l *lane) began(ctx context.Context, info *natsjs.ConsumerInfo) uint64 {
-	if l.gaps == nil || !l.gaps.all || info.Config.DeliverPolicy == natsjs.DeliverNewPolicy {
+	if l.gaps == nil || info.Config.DeliverPolicy == natsjs.DeliverNewPolicy {
 		return 0
+	}
+	if info.Config.DeliverPolicy == natsjs.DeliverByStartSequencePolicy {
+		return max(info.Config.OptStartSeq, 1) - 1
+	}
+	if seq, err := strconv.ParseUint(info.Config.Metadata[begunKey], 10, 64); err == nil {
+		return seq
 	}
 	first, err := l.r.t.look(ctx, l.stream, StartTime(info.Created))
 	if err != nil {
-		return math.MaxUint64 // it is not known, so nothing is told
+		return math.MaxUint64
 	}
 	return first.Delivered.Stream
 }

@@ -69,7 +69,7 @@ func (t *Transport) WatchKV(cfg WatchConfig) transport.Source {
 	if c := cfg.Bucket.Config; c != nil && c.Mirror != nil {
 		pre = kvSubjectPrefix + strings.TrimPrefix(c.Mirror.Name, kvStreamPrefix) + "."
 	}
-	w := &watch{kv: cfg, stream: kvStream(cfg.Bucket), pre: pre, all: len(cfg.Keys) == 0}
+	w := &watch{kv: cfg, stream: kvStream(cfg.Bucket), pre: pre, all: len(cfg.Keys) == 0 || slices.Contains(cfg.Keys, ">")}
 	return t.watchSource(w, ConsumerConfig{
 		Subjects: watched(pre, cfg.Keys), Durable: cfg.Durable, Start: cfg.Start,
 		Mode: cfg.Bucket.Mode, AckWait: cfg.AckWait, MaxAckPending: cfg.MaxAckPending,

@@ -86,10 +86,10 @@ type putting struct {
 	chunk   int
 	window  int // chunks
 
-	mu     sync.Mutex // guards what follows; nothing else is locked under it
-	open   int        // chunks without a confirmation
-	err    error      // the first one
-	moved  chan struct{} // capacity 1: look again
+	mu    sync.Mutex    // guards what follows; nothing else is locked under it
+	open  int           // chunks without a confirmation
+	err   error         // the first one
+	moved chan struct{} // capacity 1: look again
 }
 
 func newPutting(s *ObjectStore, op string, meta ObjectMeta) *putting {

@@ -96,7 +96,7 @@ func (r *receiver) prepare(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 		if r.src.cfg.Start.IsZero() {
 			return nil, errNoStart("open consumer", r.address)
 		}
-		info, err = r.t.putConsumer(ctx, main.stream, actionCreate, r.src.consumerConfig(main.consumer))
+		info, err = r.t.putConsumer(ctx, main.stream, actionCreate, r.src.remembering(ctx, r.src.consumerConfig(main.consumer)))
 	} else {
 		info, err = r.t.consumerInfo(ctx, main.stream, main.consumer)
 	}
@@ -108,6 +108,7 @@ func (r *receiver) prepare(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 	}
 	main.learn(info)
 	main.gaps.begin(info, main.began(ctx, info))
+	main.lookBack(ctx, info)
 	for _, l := range r.lanes[1:] {
 		back, err := r.t.consumerInfo(ctx, l.stream, l.consumer)
 		if err != nil {

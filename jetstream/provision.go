@@ -28,7 +28,7 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 	}
 	s.plan.Store(nil)
 	if s.cfg.Durable != "" {
-		if err := p.consumer(ctx, s.cfg.Stream, s.consumerConfig(s.cfg.Durable), s.cfg.Mode, s.cfg.Start.IsZero()); err != nil {
+		if err := p.consumer(ctx, s.cfg.Stream, s.remembering(ctx, s.consumerConfig(s.cfg.Durable)), s.cfg.Mode, s.cfg.Start.IsZero()); err != nil {
 			return p.report, err
 		}
 	} else if s.cfg.Start.IsZero() {

@@ -59,7 +59,7 @@ func (l *lane) vitals() vitals {
 // silent or away, and brings the lane back. It ends when the receiver is halted.
 func (l *lane) supervise() {
 	l.rememberStream()
-	l.lookBack()
+	l.lookBehind()
 	ticker := time.NewTicker(pullHeartbeat)
 	defer ticker.Stop()
 	before, quiet, beats := l.vitals(), 0, 0
@@ -211,6 +211,7 @@ func (l *lane) restore() error {
 		l.mu.Unlock()
 	}
 	l.returned.learn(info.Config.Metadata, info.AckFloor.Stream)
+	l.lookBack(l.r.ctx, info)
 	return seamError("receive", l.address(), l.r.t.sendError(l.begin()), false)
 }
 
