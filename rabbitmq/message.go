@@ -1,10 +1,6 @@
 package rabbitmq
 
 import (
-	"crypto/sha256"
-	"encoding/base32"
-	"encoding/binary"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -385,32 +381,4 @@ func decodeOrigin(m *transport.Message) {
 			m.Time = at
 		}
 	}
-}
-
-// contentID names a message whose sender gave it no ID: the same bytes, sent to
-// the same place at the same time, have the same one.
-func contentID(raw *amqp.Delivery) string {
-	hash := sha256.New()
-	var size [8]byte
-	add := func(s string) {
-		binary.BigEndian.PutUint64(size[:], uint64(len(s)))
-		hash.Write(size[:])
-		hash.Write([]byte(s))
-	}
-	for _, s := range []string{raw.Exchange, raw.RoutingKey, raw.CorrelationId, raw.Type, raw.ContentType, strconv.FormatInt(raw.Timestamp.Unix(), 10)} {
-		add(s)
-	}
-	names := make([]string, 0, len(raw.Headers))
-	for name := range raw.Headers {
-		if !wire.BrokerOwned(name) && !strings.HasPrefix(name, wire.Prefix) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		add(name)
-		add(text(raw.Headers[name]))
-	}
-	hash.Write(raw.Body)
-	return "content-" + strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(hash.Sum(nil)[:20]))
 }

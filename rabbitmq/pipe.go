@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"bufio"
 	"net"
 	"sync"
 	"time"
@@ -11,8 +12,12 @@ import (
 // the next. A write never waits for the socket. What it may hold is bounded by
 // the publish window, the prefetch and the number of calls; a peer that reads
 // nothing is found out by its heartbeat.
+//
+// It also reads more at once than the client library asks for, and spares it the
+// deadline that it sets for every frame it reads.
 type pipe struct {
 	net.Conn
+	in *bufio.Reader // used by the goroutine that reads
 
 	mu      sync.Mutex // guards what follows
 	wake    *sync.Cond
@@ -28,15 +33,33 @@ type pipe struct {
 const (
 	// keptBuffer is how large a buffer may be and still be kept for reuse.
 	keptBuffer = 1 << 20
+	// readBuffer is how much is read at once, in bytes.
+	readBuffer = 32 << 10
+	// deadlinePause is how long a deadline stays before it is pushed on again.
+	deadlinePause = 20 * time.Millisecond
 	// lastWords is how long Close waits for what is still to be written.
 	lastWords = time.Second
 )
 
 func newPipe(c net.Conn) *pipe {
-	p := &pipe{Conn: c, done: make(chan struct{})}
+	p := &pipe{Conn: c, in: bufio.NewReaderSize(c, readBuffer), done: make(chan struct{})}
 	p.wake = sync.NewCond(&p.mu)
 	go p.pump() // ended and awaited by Close
 	return p
+}
+
+// Read implements net.Conn.
+func (p *pipe) Read(b []byte) (int, error) { return p.in.Read(b) }
+
+// SetReadDeadline implements net.Conn. It takes a while: the client library's
+// heartbeater, which calls it, would otherwise be woken by every frame.
+func (p *pipe) SetReadDeadline(t time.Time) error {
+	err := p.Conn.SetReadDeadline(t)
+	select {
+	case <-p.done:
+	case <-time.After(deadlinePause):
+	}
+	return err
 }
 
 // Write implements net.Conn. An error of the socket is returned by a later call.

@@ -76,7 +76,8 @@ func (t *Transport) publish(ctx context.Context, op string, to transport.Address
 
 // nextCopy names the next stored copy.
 func (t *Transport) nextCopy() string {
-	return t.prefix + strconv.FormatUint(t.copies.Add(1), 36)
+	var room [32]byte
+	return string(strconv.AppendUint(append(room[:0], t.prefix...), t.copies.Add(1), 36))
 }
 
 // waiter waits for the outcome of one publish. Waiters are reused.
