@@ -122,13 +122,6 @@ func (l *lane) send() {
 	l.waiting.Store(int32(l.log.unsent))
 }
 
-// idle is for a worker that has nothing to do.
-func (l *lane) idle() {
-	if l.waiting.Load() > 0 {
-		l.send()
-	}
-}
-
 // flush sends what is gathered; the caller holds the lock. What cannot be sent is
 // lost with the channel, and the broker hands those messages out again.
 func (l *lane) flush() {

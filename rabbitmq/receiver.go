@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -219,7 +220,17 @@ func (r *receiver) next(ctx context.Context, l *lane) (raw amqp.Delivery, ok boo
 		return raw, ok, nil
 	default:
 	}
-	l.idle()
+	if l.waiting.Load() > 0 {
+		// The client library hands over one at a time: the next one is there once
+		// its goroutine has run. Only if it is not, nothing is left to do.
+		runtime.Gosched()
+		select {
+		case raw, ok = <-l.in:
+			return raw, ok, nil
+		default:
+		}
+		l.send()
+	}
 	select {
 	case raw, ok = <-l.in:
 		return raw, ok, nil
