@@ -148,3 +148,41 @@ func ExamplePublisher_PublishAsync_handler() {
 	fmt.Println(s.broker.Len("bills"), "bill")
 	// Output: 1 bill
 }
+
+func ExampleParam() {
+	broker := memory.New()
+	app := holdfast.New(holdfast.Config{Name: "example"})
+	orders := broker.Queue(memory.QueueConfig{Name: "orders", Subjects: []string{"orders.{region}.{id}"}})
+	holdfast.Handle(app, orders, func(_ context.Context, m *holdfast.Message[string]) error {
+		fmt.Println(m.Param("region"), m.Param("id"), m.Body)
+		return nil
+	})
+	stop := start(app)
+	p := holdfast.NewPublisher[string](broker, transport.Address{Name: "orders.{region}.{id}"})
+	_ = p.Publish(context.Background(), "tea", holdfast.Param("region", "eu"), holdfast.Param("id", "7"))
+	err := p.Publish(context.Background(), "tea", holdfast.Param("region", "eu.*"), holdfast.Param("id", "7"))
+	_ = broker.WaitIdle(context.Background())
+	stop()
+	fmt.Println(holdfast.OutcomeOf(err))
+	// Output:
+	// eu 7 tea
+	// refused
+}
+
+func ExampleTransform() {
+	s := newShop()
+	bills := s.broker.Queue(memory.QueueConfig{Name: "bills", Subjects: []string{"bills"}})
+	_, _ = s.broker.Provision(context.Background(), bills, transport.Want{})
+	p := holdfast.NewPublisher[string](s.broker, transport.Address{Name: "bills"})
+	holdfast.Transform(s.app, s.words, func(_ context.Context, m *holdfast.Message[string]) ([]holdfast.Output, error) {
+		return []holdfast.Output{p.Output("bill for " + m.Body)}, nil // stored before the ack
+	})
+	stop := start(s.app)
+	_ = holdfast.NewPublisher[string](s.broker, transport.Address{Name: "words"}).Publish(context.Background(), "tea")
+	for s.broker.Len("words") > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	fmt.Println(s.broker.Len("bills"), "bill")
+	// Output: 1 bill
+}

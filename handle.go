@@ -41,6 +41,7 @@ func Handle[T any](on Registrar, src Source, handler func(ctx context.Context, m
 		handler:      handler,
 		validates:    validates[T](),
 	}
+	h.params, _ = s.source.(transport.Templated)
 	h.next = h.decodeAndHandle
 	for i := len(s.settings.middleware) - 1; i >= 0; i-- {
 		h.next = s.settings.middleware[i](h.next)
@@ -61,6 +62,7 @@ type handling[T any] struct {
 	handler      func(context.Context, *Message[T]) error
 	next         HandlerFunc // middleware around decodeAndHandle
 	validates    bool
+	params       transport.Templated // nil where addresses have none
 }
 
 // task is one attempt: its context and its message in one allocation.
@@ -76,7 +78,7 @@ func (h *handling[T]) newTask(a engine.Attempt) engine.Task {
 	t.msg.fill(h.subscription, a)
 	t.msg.self = &t.msg
 	t.out.id, t.out.subscription = t.msg.ID, h.subscription
-	t.msg.outbox = &t.out
+	t.msg.outbox, t.msg.params = &t.out, h.params
 	t.ctx.Own(&t.out)
 	return t
 }

@@ -47,6 +47,7 @@ type Meta struct {
 	manual   *engine.Manual
 	self     any // the *Message[T] that this is part of
 	outbox   *outbox
+	params   transport.Templated // nil where addresses have none
 }
 
 // Data returns the undecoded body. Treat it as read only. A Meta that did not
@@ -56,6 +57,17 @@ func (m *Meta) Data() []byte {
 		return nil
 	}
 	return m.delivery.Message().Body
+}
+
+// Param returns what stands for a parameter of the source's address: for the
+// address "orders.{region}.{id}" and a message to orders.eu.7, Param("region") is
+// "eu". It is empty where there is no such parameter.
+func (m *Meta) Param(name string) string {
+	if m.params == nil {
+		return ""
+	}
+	value, _ := m.params.Param(m.Subject, name)
+	return value
 }
 
 // Raw returns the client library's own message (a *nats.Msg, say), or nil when

@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,7 +88,8 @@ func PublishObserver(o observe.Observer) PublisherOption {
 }
 
 // NewPublisher returns a publisher to an address, such as
-// jetstream.Subject("orders.placed"). It does no I/O, unless it has a Spool: that
+// jetstream.Subject("orders.placed"), or one with parameters such as
+// jetstream.Subject("orders.{region}.{id}"); see Param. It does no I/O, unless it has a Spool: that
 // is opened, and what is left in it from before goes to the broker. A spool that
 // cannot be opened makes every publish fail; Err tells at once.
 func NewPublisher[T any](t transport.Transport, to transport.Address, opts ...PublisherOption) *Publisher[T] {
@@ -103,9 +105,10 @@ func NewPublisher[T any](t transport.Transport, to transport.Address, opts ...Pu
 type PublishOption interface{ applyMessage(*outgoing) }
 
 type outgoing struct {
-	m     transport.Message
-	to    transport.Address
-	codec Codec // of this message, if not the publisher's
+	m      transport.Message
+	to     transport.Address
+	codec  Codec    // of this message, if not the publisher's
+	params []string // names and values by turns
 }
 
 type publishOptionFunc func(*outgoing)
@@ -135,6 +138,13 @@ func SetHeader(name, value string) PublishOption {
 		}
 		o.m.Header.Add(name, value)
 	})
+}
+
+// Param gives a parameter of the address its value: for the address
+// "orders.{region}.{id}" Param("region", "eu"). A value that is missing, or that
+// would make another address of it, is refused with ErrInvalid.
+func Param(name, value string) PublishOption {
+	return publishOptionFunc(func(o *outgoing) { o.params = append(o.params, name, value) })
 }
 
 // At keeps the message back at the broker until t, where the broker can; see
@@ -182,6 +192,9 @@ func (p *Publisher[T]) prepare(ctx context.Context, body T, opts []PublishOption
 	for _, opt := range opts {
 		opt.applyMessage(o)
 	}
+	if err := o.address(); err != nil {
+		return nil, err
+	}
 	if err := o.encode(p.cfg.codec, body); err != nil {
 		return nil, err
 	}
@@ -190,6 +203,43 @@ func (p *Publisher[T]) prepare(ctx context.Context, body T, opts []PublishOption
 	}
 	o.identify(ctx)
 	return o, nil
+}
+
+// address fills in the parameters of the address: those of the routing key, where
+// the broker has one.
+func (o *outgoing) address() error {
+	text := &o.to.Name
+	if o.to.Key != "" {
+		text = &o.to.Key
+	}
+	if len(o.params) == 0 && !strings.ContainsAny(*text, "{}") {
+		return nil
+	}
+	t, err := transport.ParseTemplate(*text)
+	if err != nil {
+		return &transport.Error{Op: "publish", Address: o.to.String(), Kind: transport.Permanent, Err: err}
+	}
+	for i := 0; i < len(o.params); i += 2 {
+		if !slices.Contains(t.Names(), o.params[i]) {
+			return transport.Invalid("publish", o.to.String(), "the address has no parameter %q", o.params[i])
+		}
+	}
+	filled, err := t.Fill(o.param)
+	if err != nil {
+		return &transport.Error{Op: "publish", Address: o.to.String(), Kind: transport.Permanent, Err: err}
+	}
+	*text = filled
+	return nil
+}
+
+// param returns the value that was given last.
+func (o *outgoing) param(name string) (value string, given bool) {
+	for i := 0; i < len(o.params); i += 2 {
+		if o.params[i] == name {
+			value, given = o.params[i+1], true
+		}
+	}
+	return value, given
 }
 
 func (o *outgoing) encode(codec Codec, body any) error {

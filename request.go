@@ -54,6 +54,9 @@ func Request[Req, Resp any](ctx context.Context, t transport.Transport, to trans
 	for _, opt := range opts {
 		opt.applyMessage(o)
 	}
+	if err := o.address(); err != nil {
+		return answer, err
+	}
 	if err := o.encode(codecFor[Req](nil), body); err != nil {
 		return answer, err
 	}

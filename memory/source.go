@@ -2,6 +2,7 @@ package memory
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,8 @@ type QueueConfig struct {
 	Name string
 	// Subjects are what the queue takes: tokens separated by dots, where *
 	// stands for one token and a last > for one or more. None means Name alone.
+	// {name} stands for one token too, and a last {name...} for one or more: a
+	// handler finds what they stand for in the Param of its message.
 	Subjects []string
 	// Lease is how long a delivery may be worked on before it is handed to
 	// somebody else. Zero means that of the broker.
@@ -27,13 +30,16 @@ type source struct {
 	name     string
 	subjects []string
 	lease    time.Duration
+
+	transport.Templates // what subjects was made of
+	unread              []string
 }
 
 // Queue returns the queue as a source. It does nothing yet: the queue exists
 // from Provision on. What can never work in cfg is reported by Check and
 // refused by Provision.
 func (b *Broker) Queue(cfg QueueConfig) transport.Source {
-	subjects := append([]string(nil), cfg.Subjects...)
+	subjects := cfg.Subjects
 	if len(subjects) == 0 {
 		subjects = []string{cfg.Name}
 	}
@@ -41,7 +47,14 @@ func (b *Broker) Queue(cfg QueueConfig) transport.Source {
 	if lease == 0 {
 		lease = b.lease
 	}
-	return &source{broker: b, name: cfg.Name, subjects: subjects, lease: lease}
+	return b.source(cfg.Name, subjects, lease)
+}
+
+func (b *Broker) source(name string, subjects []string, lease time.Duration) *source {
+	s := &source{broker: b, name: name, lease: lease}
+	s.Templates, s.unread = transport.ParseTemplates(subjects)
+	s.subjects = s.Patterns("*", ">")
+	return s
 }
 
 // Transport implements transport.Source.
@@ -58,11 +71,11 @@ func (s *source) String() string {
 // WithPrefix implements transport.Prefixer: prefix goes before the name and
 // before every subject, as it is.
 func (s *source) WithPrefix(prefix string) transport.Source {
-	c := &source{broker: s.broker, name: prefix + s.name, lease: s.lease}
-	for _, subject := range s.subjects {
-		c.subjects = append(c.subjects, prefix+subject)
+	subjects := make([]string, len(s.Templates))
+	for i, t := range s.Templates {
+		subjects[i] = prefix + t.String()
 	}
-	return c
+	return s.broker.source(prefix+s.name, subjects, s.lease)
 }
 
 // validate returns the first thing in s that can never work.
@@ -75,7 +88,7 @@ func (s *source) validate() error {
 
 // faults returns all that can never work in s.
 func (s *source) faults() []string {
-	var out []string
+	out := slices.Clone(s.unread)
 	if !validName(s.name) {
 		out = append(out, fmt.Sprintf("queue name %q is not made of letters, digits and - _ . : /", s.name))
 	}

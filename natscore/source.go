@@ -18,7 +18,8 @@ const (
 // SubjectConfig describes what a subscription listens to.
 type SubjectConfig struct {
 	// Subject is what is listened to; it may hold the wildcards * and >.
-	// Required.
+	// {name} stands for one token too, and a last {name...} for one or more: a
+	// handler finds what they stand for in the Param of its message. Required.
 	Subject string
 	// Group is the queue group: each message goes to one member of it. Empty
 	// means that this subscription gets every message.
@@ -47,12 +48,22 @@ type SubjectConfig struct {
 // source is a subject as a subscription describes it.
 type source struct {
 	t   *Transport
-	cfg SubjectConfig
+	cfg SubjectConfig // its Subject is a pattern
+
+	transport.Templates // what Subject was made of
+	unread              []string
 }
 
 // Subject returns a subject as a source. It does nothing yet: what can never
 // work in cfg is reported by Check and refused by Provision and Open.
-func (t *Transport) Subject(cfg SubjectConfig) transport.Source { return &source{t, cfg} }
+func (t *Transport) Subject(cfg SubjectConfig) transport.Source { return t.source(cfg) }
+
+func (t *Transport) source(cfg SubjectConfig) *source {
+	s := &source{t: t, cfg: cfg}
+	s.Templates, s.unread = transport.ParseTemplates([]string{cfg.Subject})
+	s.cfg.Subject = s.Patterns("*", ">")[0]
+	return s
+}
 
 // Transport implements transport.Source.
 func (s *source) Transport() transport.Transport { return s.t }
@@ -71,12 +82,12 @@ func (s *source) String() string {
 // WithPrefix implements transport.Prefixer: prefix goes before the subject, and
 // before the group if there is one, as it is.
 func (s *source) WithPrefix(prefix string) transport.Source {
-	c := *s
-	c.cfg.Subject = prefix + c.cfg.Subject
-	if c.cfg.Group != "" {
-		c.cfg.Group = prefix + c.cfg.Group
+	cfg := s.cfg
+	cfg.Subject = prefix + s.Templates[0].String()
+	if cfg.Group != "" {
+		cfg.Group = prefix + cfg.Group
 	}
-	return &c
+	return s.t.source(cfg)
 }
 
 // ConflictsWith implements transport.Neighbour: a stream that another source
@@ -114,7 +125,7 @@ func (s *source) pendingBytes() int64 {
 
 // faults returns all that can never work in s.
 func (s *source) faults() []string {
-	var out []string
+	out := slices.Clone(s.unread)
 	if err := natsconn.CheckFilter("subscribe", s.cfg.Subject); err != nil {
 		out = append(out, err.Error())
 	}
