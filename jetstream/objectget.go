@@ -242,8 +242,8 @@ func (o *ObjectReader) Close() error {
 // chunk takes as long as that.
 func (s *ObjectStore) Sweep(ctx context.Context, age time.Duration) (int, error) {
 	const op = "sweep objects"
-	if age < time.Minute {
-		return 0, transport.Invalid(op, s.cfg.Bucket, "an age of %v is below a minute, within which a put may be under way", age)
+	if age < time.Second {
+		return 0, transport.Invalid(op, s.cfg.Bucket, "an age of %v is below a second, within which a put may be under way", age)
 	}
 	what := "object store " + s.cfg.Bucket
 	versions := map[string]bool{}

@@ -235,17 +235,48 @@ func (p *putting) fault(err error) error {
 // undo removes the chunks of a put that failed. The caller's context may have
 // ended, so it has time of its own.
 func (p *putting) undo(ctx context.Context, cause error) error {
-	p.s.t.inbox.fail(transport.ErrClosed, func(subject string) bool { return subject == p.subject })
 	if transport.KindOf(cause) == transport.Unknown {
 		return cause // the object may be there, with its chunks
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), purgeTimeout)
 	defer cancel()
-	err := p.s.t.persist(ctx, func() error { return p.s.fault(p.op, p.meta.Name, p.s.purge(ctx, p.nuid)) })
+	// What is on its way would be stored behind the purge.
+	p.settle(ctx)
+	p.s.t.inbox.fail(transport.ErrClosed, func(subject string) bool { return subject == p.subject })
+	err := p.s.t.persist(ctx, func() error { return p.s.fault(p.op, p.meta.Name, p.purgeAll(ctx)) })
 	if err == nil || errors.Is(err, transport.ErrNotFound) {
 		return cause
 	}
 	return fmt.Errorf("%w; what was stored of it could not be removed, Sweep does it later: %w", cause, err)
+}
+
+// settle waits until every chunk has its confirmation, or none is to be expected.
+func (p *putting) settle(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		p.err = nil
+		p.mu.Unlock()
+		if err := p.await(ctx, 0); err == nil || errors.Is(err, nats.ErrTimeout) || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// errStillThere sends a purge round once more: a chunk was stored behind it.
+var errStillThere = errors.New("chunks are still stored")
+
+func (p *putting) purgeAll(ctx context.Context) error {
+	if err := p.s.purge(ctx, p.nuid); err != nil {
+		return err
+	}
+	_, err := p.s.t.get(ctx, p.s.stream, getRequest{LastFor: p.s.chunkSubject(p.nuid)})
+	if isCode(err, codeNoMessage) {
+		return nil
+	}
+	if err == nil {
+		err = errStillThere
+	}
+	return err
 }
 
 // purge removes the chunks of one version.
