@@ -26,7 +26,8 @@ type pipeline struct {
 	c      *confirming
 	report func(tag uint64, err error)
 	limits limits
-	table  amqp.Table // of the message that is being sent; used by Send only
+	table  amqp.Table        // of the message that is being sent; used by Send only
+	valid  transport.Address // the last one that was checked; used by Send only
 
 	ctx    context.Context // ends with End
 	cancel context.CancelFunc
@@ -159,8 +160,11 @@ func (p *pipeline) Send(to transport.Address, m *transport.Message, tag uint64) 
 	if why := p.over.Load(); why != nil {
 		return why
 	}
-	if err := checkAddress(op, to); err != nil {
-		return err
+	if to != p.valid {
+		if err := checkAddress(op, to); err != nil {
+			return err
+		}
+		p.valid = to
 	}
 	if err := checkHeaders(op, to, m); err != nil {
 		return err

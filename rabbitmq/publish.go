@@ -211,6 +211,9 @@ func (l limits) check(op string, to transport.Address, msg *amqp.Publishing) err
 			return transport.Invalid(op, where(to), "the expiration %q is not a number of milliseconds", msg.Expiration)
 		}
 	}
+	if _, named := msg.Headers[wire.Copy]; named && len(msg.Headers) == 1 {
+		return nil // there is nothing else in it
+	}
 	size, err := tableSize(msg.Headers, 0)
 	if err != nil {
 		return transport.Invalid(op, where(to), "%v", err)
