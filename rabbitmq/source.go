@@ -56,7 +56,9 @@ type Binding struct {
 	// missing: direct, fanout, topic, headers, or one of a plugin. Empty means
 	// that the exchange is there already, or described in QueueConfig.Exchanges.
 	Kind string
-	// Key is the routing key or pattern.
+	// Key is the routing key or pattern. In a binding of the queue {name} is the
+	// pattern * with a name, and a last {name...} the pattern #: a handler finds
+	// what they stand for in the Param of its message.
 	Key string
 	// Args are the arguments of the binding, such as the headers to match.
 	Args amqp.Table
@@ -137,7 +139,10 @@ const (
 // source is a QueueConfig bound to its transport, defaults filled in.
 type source struct {
 	t   *Transport
-	cfg QueueConfig
+	cfg QueueConfig // the keys of its Bindings are patterns
+
+	transport.Templates // what those keys were made of
+	unread              []string
 }
 
 var (
@@ -161,7 +166,20 @@ func (t *Transport) Queue(cfg QueueConfig) transport.Source {
 	if cfg.DeliveryLimit == 0 {
 		cfg.DeliveryLimit = defaultDeliveryLimit
 	}
-	return &source{t: t, cfg: cfg}
+	return t.source(cfg)
+}
+
+func (t *Transport) source(cfg QueueConfig) *source {
+	s := &source{t: t, cfg: cfg}
+	keys := make([]string, len(cfg.Bindings))
+	for i, b := range cfg.Bindings {
+		keys[i] = b.Key
+	}
+	s.Templates, s.unread = transport.ParseTemplates(keys)
+	for i, pattern := range s.Patterns("*", "#") {
+		s.cfg.Bindings[i].Key = pattern
+	}
+	return s
 }
 
 // Transport implements transport.Source.
@@ -197,12 +215,15 @@ func (s *source) WithPrefix(prefix string) transport.Source {
 	cfg.Name = name(cfg.Name)
 	cfg.DeadLetterExchange = name(cfg.DeadLetterExchange)
 	cfg.Bindings = bindings(cfg.Bindings)
+	for i, t := range s.Templates {
+		cfg.Bindings[i].Key = t.String()
+	}
 	cfg.Exchanges = slices.Clone(cfg.Exchanges)
 	for i := range cfg.Exchanges {
 		e := &cfg.Exchanges[i]
 		e.Name, e.Alternate, e.Bindings = name(e.Name), name(e.Alternate), bindings(e.Bindings)
 	}
-	return &source{t: s.t, cfg: cfg}
+	return s.t.source(cfg)
 }
 
 // reservedName tells whether a name belongs to the broker.
@@ -225,7 +246,7 @@ func (s *source) owned() bool { return s.cfg.Declare == DeclareEnsure }
 
 // faults lists what can never work about the source, whatever the broker has.
 func (s *source) faults() []string {
-	var faults []string
+	faults := slices.Clone(s.unread)
 	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	c := &s.cfg
 	if c.Name == "" || len(c.Name) > maxQueueName || !validText(c.Name) {
