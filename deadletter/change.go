@@ -109,7 +109,7 @@ type DiscardOptions struct {
 // others; the errors are joined. To call it again after an interruption is
 // safe.
 func (s *Store) Redrive(ctx context.Context, q Query, o RedriveOptions) (Result, error) {
-	return s.change(ctx, q, change{op: OpRedrive, dry: o.DryRun, one: s.redrive})
+	return s.change(ctx, q, change{op: OpRedrive, dry: o.DryRun, one: s.redrive, first: s.publish, done: Redriven})
 }
 
 // Discard removes the selected letters for ever, oldest first. One that cannot
@@ -118,15 +118,19 @@ func (s *Store) Discard(ctx context.Context, q Query, o DiscardOptions) (Result,
 	if strings.TrimSpace(o.Reason) == "" {
 		return Result{}, transport.Invalid("discard dead letters", "", "a reason is required")
 	}
-	return s.change(ctx, q, change{op: OpDiscard, reason: o.Reason, dry: o.DryRun, one: s.discard})
+	return s.change(ctx, q, change{op: OpDiscard, reason: o.Reason, dry: o.DryRun, one: s.discard, done: Discarded})
 }
 
-// change is one call that changes letters; one does it to one letter.
+// change is one call that changes letters; one does it to one letter. In one pass
+// over all of them, first is done to a letter before it is removed, if anything is,
+// and done is what it is after that.
 type change struct {
 	op     Op
 	reason string
 	dry    bool
 	one    func(context.Context, target) Outcome
+	first  func(context.Context, Letter) error
+	done   State
 }
 
 func (s *Store) change(ctx context.Context, q Query, c change) (Result, error) {
@@ -140,8 +144,14 @@ func (s *Store) change(ctx context.Context, q Query, c change) (Result, error) {
 	}
 	r.Matched = len(planned)
 	errs := []error{missing}
+	if sweeper, ok := s.store.(transport.LetterSweeper); ok && !c.dry && len(planned) > 0 {
+		errs = append(errs, s.sweep(ctx, sweeper, q, planned, c))
+		c.one = nil
+	}
 	for _, o := range planned {
-		o = s.step(ctx, o, c)
+		if c.one != nil {
+			o = s.step(ctx, o, c)
+		}
 		r.add(o)
 		if o.Err != nil {
 			errs = append(errs, fmt.Errorf("%s dead letter %s: %w", c.op, o.ID, o.Err))

@@ -224,7 +224,8 @@ func (s *Store) resolve(ctx context.Context, q Query) (found map[name]bool, miss
 		return nil, nil, nil
 	}
 	fits := make(map[string]*fit, len(q.IDs))
-	exact := true
+	_, scans := s.store.(transport.LetterSweeper) // to ask for one costs a look at everything
+	exact := !scans
 	for _, id := range q.IDs {
 		if id == "" {
 			return nil, nil, transport.Invalid("find dead letter", "", "an ID is empty")
@@ -232,6 +233,9 @@ func (s *Store) resolve(ctx context.Context, q Query) (found map[name]bool, miss
 		f := q.filter()
 		f.ID = id
 		fits[id] = &fit{}
+		if scans {
+			continue
+		}
 		if err := s.match(ctx, f, fits); err != nil {
 			return nil, nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -21,27 +20,31 @@ import (
 // subscriptions that were provisioned, opened or given to DeadLettersOf, and
 // takes any other subscription's name for the name of its queue.
 type deadStore struct {
-	t    *Transport
-	turn chan struct{} // capacity 1: one look at a time
+	t     *Transport
+	turns turns
 
 	mu     sync.Mutex        // guards queues
 	queues map[string]string // the work queue of each subscription
 }
 
-var _ transport.DeadLetterStore = (*deadStore)(nil)
+var (
+	_ transport.PreparedStore = (*deadStore)(nil)
+	_ transport.LetterSweeper = (*deadStore)(nil)
+)
 
 func newDeadStore(t *Transport) *deadStore {
-	return &deadStore{t: t, turn: make(chan struct{}, 1), queues: map[string]string{}}
+	return &deadStore{t: t, turns: newTurns(), queues: map[string]string{}}
 }
 
 // DeadLetters implements transport.DeadLetterer: the store of the subscriptions
 // that this transport has provisioned or opened.
 //
-// A queue has no index: to list, to count and to remove reads all of its letters
-// and puts them back. That does not wear them out, for the queue has no delivery
-// limit; meanwhile others see an empty queue and wait. The broker does not
-// suppress duplicates: a letter that was buried twice is listed once, and removed
-// with its duplicates.
+// A queue has no index: to list, to count and to remove reads its letters and
+// puts them back where they were. That does not wear them out, for the queue has no
+// delivery limit; a small part of them lies in memory at a time. Meanwhile others
+// see an empty queue and wait. To change many, sweep: package deadletter does. The
+// broker does not suppress duplicates: a letter that was buried twice is listed
+// once, and removed with its duplicates.
 func (t *Transport) DeadLetters() transport.DeadLetterStore { return t.dead }
 
 // DeadLettersOf returns the store of the given subscriptions, each with the name
@@ -142,56 +145,9 @@ func (s *deadStore) adopt(ctx context.Context, subscription string) error {
 	return err
 }
 
-// Letters implements transport.DeadLetterStore. All letters of a queue are read
-// before the first is yielded, and are back in it by then.
-func (s *deadStore) Letters(ctx context.Context, f transport.LetterFilter) iter.Seq2[transport.StoredLetter, error] {
-	return func(yield func(transport.StoredLetter, error) bool) {
-		letters, err := s.list(ctx, f)
-		if err != nil {
-			yield(transport.StoredLetter{}, err)
-			return
-		}
-		for _, l := range letters {
-			if !yield(l.StoredLetter, nil) {
-				return
-			}
-		}
-	}
-}
-
-// list returns the letters that f selects, oldest first.
-func (s *deadStore) list(ctx context.Context, f transport.LetterFilter) ([]letter, error) {
-	var all []letter
-	for queue, subscription := range s.work(f) {
-		found, err := s.read(ctx, "list dead letters", queue, subscription, nil)
-		if err != nil {
-			return nil, err
-		}
-		for _, l := range found {
-			if l.matches(f) {
-				all = append(all, l)
-			}
-		}
-	}
-	slices.SortStableFunc(all, func(a, b letter) int { return a.buried.Compare(b.buried) })
-	return once(all), nil
-}
-
 func (l letter) matches(f transport.LetterFilter) bool {
 	return (f.Subscription == "" || f.Subscription == l.Key.Subscription) &&
 		(f.Fingerprint == "" || f.Fingerprint == l.Key.Fingerprint) && (f.ID == "" || f.ID == l.Key.ID)
-}
-
-// once drops all but the first of the letters with one key.
-func once(all []letter) []letter {
-	seen := make(map[transport.DeadKey]bool, len(all))
-	return slices.DeleteFunc(all, func(l letter) bool {
-		if seen[l.Key] {
-			return true
-		}
-		seen[l.Key] = true
-		return false
-	})
 }
 
 // Remove implements transport.DeadLetterStore.
@@ -201,12 +157,11 @@ func (s *deadStore) Remove(ctx context.Context, key transport.DeadKey) error {
 	}
 	queue, _ := s.queueOf(key.Subscription)
 	removed := 0
-	_, err := s.read(ctx, "remove dead letter", queue, key.Subscription, func(l letter) bool {
-		if l.Key != key {
-			return false
+	err := s.each(ctx, "remove dead letter", queue, key.Subscription, func(l letter) (bool, error) {
+		if l.Key == key {
+			removed++ // with its duplicates
 		}
-		removed++
-		return true
+		return l.Key == key, nil
 	})
 	if err == nil && removed == 0 {
 		err = &transport.Error{
@@ -241,12 +196,11 @@ func (s *deadStore) Redrive(ctx context.Context, subscription string, m *transpo
 // Summary implements transport.DeadLetterStore. A queue cannot count by group:
 // its letters are read.
 func (s *deadStore) Summary(ctx context.Context) ([]transport.LetterCount, error) {
-	letters, err := s.list(ctx, transport.LetterFilter{})
-	if err != nil {
-		return nil, err
-	}
 	counts := map[transport.LetterCount]int{}
-	for _, l := range letters {
+	for l, err := range s.Letters(ctx, transport.LetterFilter{}) {
+		if err != nil {
+			return nil, err
+		}
 		counts[transport.LetterCount{Subscription: l.Key.Subscription, Fingerprint: l.Key.Fingerprint}]++
 	}
 	out := make([]transport.LetterCount, 0, len(counts))

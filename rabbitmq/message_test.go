@@ -193,9 +193,11 @@ func FuzzDecode(f *testing.F) {
 		if p, err := encode(&d.msg, "copy", true); err == nil {
 			_ = tr.checkPublishing("bury", QueueAddress("q"), &p)
 		}
-		letters := lettersOf([]amqp.Delivery{raw, raw}, "q", "s")
-		if letters[0].Message == nil || letters[1].Message == nil {
-			t.Fatal("a letter without a message")
+		reading := &pass{queue: "q", subscription: "s", alike: map[string]int{}}
+		for range 2 { // the second looks like the first
+			if reading.decode(&raw).Message == nil {
+				t.Fatal("a letter without a message")
+			}
 		}
 	})
 }

@@ -66,6 +66,18 @@ type DeadLetterStore interface {
 	Summary(ctx context.Context) ([]LetterCount, error)
 }
 
+// LetterSweeper is a DeadLetterStore without an index: to find one letter costs it
+// as much as to read all of them, and so many are changed in one pass.
+type LetterSweeper interface {
+	DeadLetterStore
+
+	// Sweep calls visit once for every stored dead letter that matches, oldest
+	// first of one subscription, and removes those for which it returns true. It
+	// ends with ctx, or with the first error of visit; what visit said until then
+	// is still done. visit may call Redrive, and no other method of the store.
+	Sweep(ctx context.Context, f LetterFilter, visit func(StoredLetter) (remove bool, err error)) error
+}
+
 // LetterCount is how many dead letters of one subscription share a fingerprint.
 type LetterCount struct {
 	Subscription string
