@@ -87,7 +87,8 @@ func rabbitPublishGroups() []*group {
 			all = append(all, &group{
 				name: fmt.Sprintf("publish confirmed, %s, %s", w.name, kind), n: w.n, queue: kind, metric: metricRatio, trial: rabbitPublishTrial,
 				contenders: []contender{
-					{name: "raw amqp091-go", run: rawRabbitPublish(w.wide)},
+					{name: "raw amqp091-go", run: rawRabbitPublish(w.wide, false)},
+					{name: "raw amqp091-go, with an ID, a time, a type and a header", run: rawRabbitPublish(w.wide, true)},
 					{name: "holdfast", run: holdRabbitPublish(w.wide)},
 				},
 			})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -62,18 +63,18 @@ func consumeRawRabbit(ctx context.Context, conn *amqp.Connection, j *job, mode r
 }
 
 // rawRabbitPublish publishes from so many goroutines on one channel, each waiting
-// for its confirmations.
-func rawRabbitPublish(wide int) func(context.Context, *job) error {
+// for its confirmations; with properties it writes those that holdfast writes.
+func rawRabbitPublish(wide int, properties bool) func(context.Context, *job) error {
 	return func(ctx context.Context, j *job) error {
 		conn, err := amqp.Dial(j.url)
 		if err != nil {
 			return err
 		}
-		return errors.Join(publishRawRabbit(ctx, conn, j, wide), conn.Close())
+		return errors.Join(publishRawRabbit(ctx, conn, j, wide, properties), conn.Close())
 	}
 }
 
-func publishRawRabbit(ctx context.Context, conn *amqp.Connection, j *job, wide int) error {
+func publishRawRabbit(ctx context.Context, conn *amqp.Connection, j *job, wide int, properties bool) error {
 	ch, err := conn.Channel()
 	if err != nil {
 		return err
@@ -81,8 +82,14 @@ func publishRawRabbit(ctx context.Context, conn *amqp.Connection, j *job, wide i
 	if err := ch.Confirm(false); err != nil {
 		return err
 	}
-	return j.publishAll(ctx, wide, func(ctx context.Context, _ uint64, body []byte) error {
-		dc, err := ch.PublishWithDeferredConfirm("", j.queue, true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: body})
+	return j.publishAll(ctx, wide, func(ctx context.Context, seq uint64, body []byte) error {
+		p := amqp.Publishing{DeliveryMode: amqp.Persistent, Body: body}
+		if properties {
+			id := strconv.FormatUint(1<<62+seq, 36)
+			p.MessageId, p.ContentType, p.Timestamp = id, "application/octet-stream", time.Now()
+			p.Headers = amqp.Table{"Holdfast-Copy": id}
+		}
+		dc, err := ch.PublishWithDeferredConfirm("", j.queue, true, false, p)
 		if err != nil {
 			return err
 		}
