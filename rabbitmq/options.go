@@ -37,7 +37,7 @@ func defaultSettings() settings {
 		window:     1024,
 		windowSize: 16 << 20,
 		retryFirst: 100 * time.Millisecond,
-		retryLimit: 10 * time.Second,
+		retryLimit: 1500 * time.Millisecond,
 	}
 }
 
@@ -92,7 +92,8 @@ func WaitForBroker() Option { return func(s *settings) { s.wait = true } }
 
 // WithReconnectWait sets the pauses between attempts to restore a connection:
 // the first attempt is made at once, the second after first, and later ones
-// after twice as long each, limit at most, with jitter. Default: 100 ms and 10 s.
+// after twice as long each, limit at most, with jitter. Default: 100 ms and 1.5 s,
+// so that messages flow within two seconds of the broker being back.
 func WithReconnectWait(first, limit time.Duration) Option {
 	return func(s *settings) { s.retryFirst, s.retryLimit = first, limit }
 }

@@ -58,8 +58,11 @@ func (t *Transport) OpenPipeline(ctx context.Context, report func(tag uint64, er
 		return nil, err
 	}
 	c, err := t.publisher.openPipe(ctx)
-	if err != nil {
-		return nil, seamError("publish", "", err, false)
+	switch {
+	case errors.Is(err, transport.ErrClosed):
+		return nil, &transport.Error{Op: "publish", Kind: transport.Permanent, Err: err}
+	case err != nil:
+		return nil, ended(err)
 	}
 	p := &pipeline{
 		t: t, c: c, report: report, limits: t.limits(c.s), table: amqp.Table{}, done: make(chan struct{}),
@@ -69,7 +72,7 @@ func (t *Transport) OpenPipeline(ctx context.Context, report func(tag uint64, er
 	p.ctx, p.cancel = context.WithCancel(t.ctx)
 	if !t.attend(p.run) {
 		p.cancel()
-		return nil, seamError("publish", "", transport.ErrClosed, false)
+		return nil, &transport.Error{Op: "publish", Kind: transport.Permanent, Err: transport.ErrClosed}
 	}
 	return p, nil
 }
@@ -187,7 +190,7 @@ func (p *pipeline) put(e *entry, msg *amqp.Publishing) error {
 	defer p.mu.Unlock()
 	if len(p.held) == 0 && p.t.publisher.routes.known(e.exchange) {
 		if err := p.c.put(e, msg); err != nil {
-			return p.ended(err)
+			return ended(err)
 		}
 		return nil
 	}
@@ -204,8 +207,9 @@ func (p *pipeline) hold(e *entry, msg amqp.Publishing) {
 	}
 }
 
-// ended is the error of a pipeline that is over; another one may be opened.
-func (p *pipeline) ended(err error) *transport.Error {
+// ended is the error of a pipeline that is over, or that is not to be had now:
+// another one may be opened.
+func ended(err error) *transport.Error {
 	if errors.Is(err, amqp.ErrClosed) {
 		err = errLost
 	}

@@ -14,7 +14,7 @@ func (p *pipeline) run() {
 	defer close(p.done)
 	defer p.cancel()
 	why := p.serve()
-	p.over.Store(p.ended(why))
+	p.over.Store(ended(why))
 	p.t.publisher.routes.blame(why, p.c.rest(p.tell))
 	if !p.c.ch.IsClosed() {
 		// It takes the broker to answer, which may take its time.
