@@ -1,0 +1,154 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/holdfast-go/holdfast/internal/rabbitnode"
+)
+
+// rabbitBroker is a RabbitMQ node of its own.
+type rabbitBroker struct {
+	node  *rabbitnode.Node
+	queue string // the type of its queues
+	young time.Time
+}
+
+func newRabbit(queue string) (*rabbitBroker, error) {
+	n, err := rabbitnode.Start("", false)
+	if err != nil {
+		return nil, err
+	}
+	return &rabbitBroker{node: n, queue: queue}, nil
+}
+
+func (b *rabbitBroker) protocol() string       { return "amqp" }
+func (b *rabbitBroker) batches() bool          { return false }
+func (b *rabbitBroker) addr() string           { return b.node.Addr() }
+func (b *rabbitBroker) url(addr string) string { return "amqp://guest:guest@" + addr }
+func (b *rabbitBroker) start() error           { return b.node.Run() }
+func (b *rabbitBroker) stop()                  { _ = b.node.Remove() }
+
+// kill waits first until the last queue is not young any more: a quorum queue of
+// RabbitMQ 3.10 that was declared within the last second before has no leader for
+// ever after.
+func (b *rabbitBroker) kill() {
+	<-time.After(time.Until(b.young))
+	b.node.Kill()
+}
+
+func (b *rabbitBroker) pause() error  { return b.signal(syscall.SIGSTOP) }
+func (b *rabbitBroker) resume() error { return b.signal(syscall.SIGCONT) }
+
+func (b *rabbitBroker) signal(s syscall.Signal) error {
+	pid := b.node.PID()
+	if comm, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm"); err != nil || string(comm) != "beam.smp\n" {
+		return fmt.Errorf("process %d is %q and not the node (%v)", pid, comm, err)
+	}
+	return syscall.Kill(pid, s)
+}
+
+func (b *rabbitBroker) alarm(on bool) error {
+	limit := []string{"set_vm_memory_high_watermark", "absolute", "4GB"}
+	if on {
+		limit = []string{"set_vm_memory_high_watermark", "0.00001"}
+	}
+	_, err := b.node.Ctl(limit...)
+	return err
+}
+
+func (b *rabbitBroker) with(do func(*amqp.Channel) error) error {
+	conn, err := amqp.Dial(b.url(b.addr()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	return do(ch)
+}
+
+// policy is the name of the one that limits a queue.
+func policy(name string) string { return "limit-" + name }
+
+func (b *rabbitBroker) create(_ context.Context, name string, limit int) error {
+	if limit > 0 {
+		definition := fmt.Sprintf(`{"max-length":%d,"overflow":"reject-publish"}`, limit)
+		if _, err := b.node.Ctl("set_policy", policy(name), "^"+name+"$", definition, "--apply-to", "queues"); err != nil {
+			return err
+		}
+	}
+	err := b.with(func(ch *amqp.Channel) error {
+		_, err := ch.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": b.queue})
+		return err
+	})
+	b.young = time.Now().Add(2 * time.Second)
+	return err
+}
+
+func (b *rabbitBroker) unlimit(_ context.Context, name string) error {
+	_, err := b.node.Ctl("clear_policy", policy(name))
+	return err
+}
+
+func (b *rabbitBroker) remove(_ context.Context, name string) error {
+	return b.with(func(ch *amqp.Channel) error {
+		_, err := ch.QueueDelete(name, false, false, false)
+		return err
+	})
+}
+
+// quiet is how long a queue says nothing before it is taken for empty.
+const quiet = 700 * time.Millisecond
+
+func (b *rabbitBroker) stored(ctx context.Context, name string) (names []string, err error) {
+	// A queue may need a moment to come back after the last fault.
+	for end := time.Now().Add(30 * time.Second); ; <-time.After(200 * time.Millisecond) {
+		err = b.with(func(ch *amqp.Channel) error {
+			got, err := drain(ctx, ch, name)
+			names = append(names, got...)
+			return err
+		})
+		if err == nil || time.Now().After(end) || len(names) > 0 {
+			return names, err
+		}
+	}
+}
+
+// drain takes all messages of a queue.
+func drain(ctx context.Context, ch *amqp.Channel, name string) ([]string, error) {
+	deliveries, err := ch.Consume(name, "", true, true, false, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	silence := time.NewTimer(quiet)
+	defer silence.Stop()
+	for {
+		select {
+		case d, ok := <-deliveries:
+			if !ok {
+				return names, fmt.Errorf("the channel ended after %d messages", len(names))
+			}
+			names = append(names, nameOf(d.Body))
+		case <-silence.C:
+			q, err := ch.QueueDeclarePassive(name, true, false, false, false, amqp.Table{})
+			if err != nil || q.Messages == 0 {
+				return names, err
+			}
+		case <-ctx.Done():
+			return names, ctx.Err()
+		}
+		silence.Reset(quiet)
+	}
+}

@@ -1,0 +1,83 @@
+//go:build linux
+
+package main
+
+import (
+	"slices"
+	"time"
+)
+
+// row is a fault and what is promised about it.
+type row struct {
+	number   string // in the goals of the fault tests
+	name     string
+	protocol string // the only one it is for; empty for both
+	run      func(*trial) error
+}
+
+// sizes are how much of everything a run does.
+type sizes struct {
+	messages    int
+	brokerKills int
+	spoolKills  int // of the broker, while a spool takes messages
+	childKills  int
+	powerCuts   int
+	cutting     time.Duration
+	outages     int
+	slow        time.Duration
+	frozen      time.Duration
+	alarm       time.Duration
+}
+
+func short() sizes {
+	return sizes{
+		messages: 100_000, brokerKills: 5, spoolKills: 2, childKills: 10, powerCuts: 3, cutting: 10 * time.Second,
+		outages: 2, slow: 3 * time.Second, frozen: 6 * time.Second, alarm: 6 * time.Second,
+	}
+}
+
+func long() sizes {
+	return sizes{
+		messages: 300_000, brokerKills: 20, spoolKills: 10, childKills: 50, powerCuts: 20, cutting: time.Minute,
+		outages: 10, slow: 20 * time.Second, frozen: 10 * time.Second, alarm: time.Minute,
+	}
+}
+
+// rows returns all of them, in the order of their numbers.
+func rows() []row {
+	return []row{
+		{"1", "broker-kill", "", killBroker},
+	}
+}
+
+// killBroker: the broker is killed while its window is full.
+func killBroker(t *trial) error {
+	t.terms.window = window
+	if err := t.b.create(t.ctx, t.name, 0); err != nil {
+		return err
+	}
+	if _, err := t.publish(order{Count: t.size.messages}); err != nil {
+		return err
+	}
+	for i := range t.size.brokerKills {
+		if err := t.accepted(t.size.messages * (i + 1) / (t.size.brokerKills + 2)); err != nil {
+			return err
+		}
+		err := t.fault(func() error {
+			t.b.kill()
+			return t.b.start()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return t.accepted(t.size.messages)
+}
+
+// worst returns the longest of some times.
+func worst(all []time.Duration) (time.Duration, bool) {
+	if len(all) == 0 {
+		return 0, false
+	}
+	return slices.Max(all), true
+}

@@ -1,0 +1,283 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"time"
+)
+
+const (
+	// flowBound is when messages must flow again after a fault is over. What is
+	// aimed at is two seconds; the bound is for machines with other work.
+	flowBound = 10 * time.Second
+	// patience is when something that should happen soon is taken for never.
+	patience = 40 * time.Second
+	// window is what a publisher of default settings has unconfirmed.
+	window = 256
+)
+
+// errStalled ends a trial whose messages do not flow: what is broken is noted.
+var errStalled = errors.New("stalled")
+
+// trial is one row on one broker.
+type trial struct {
+	ctx  context.Context
+	b    broker
+	size sizes
+	rnd  *rand.Rand
+	name string // of its queue or stream
+	logf func(format string, args ...any)
+
+	led        *ledger
+	terms      terms
+	recoveries []time.Duration
+	notes      []string
+	broken     []string
+	pubs       []*publisher
+	proxies    []*proxy
+	cleanups   []func()
+	tally      tally
+	noStore    bool // there is no queue to read in the end
+}
+
+func (t *trial) broke(format string, args ...any) {
+	t.broken = append(t.broken, fmt.Sprintf(format, args...))
+}
+
+func (t *trial) note(format string, args ...any) {
+	t.notes = append(t.notes, fmt.Sprintf(format, args...))
+}
+
+// dir makes a directory that ends with the trial.
+func (t *trial) dir() (string, error) {
+	d, err := os.MkdirTemp("", "fault")
+	if err == nil {
+		t.cleanups = append(t.cleanups, func() { _ = os.RemoveAll(d) })
+	}
+	return d, err
+}
+
+// publish starts a publisher and waits until it is connected.
+func (t *trial) publish(o order) (*publisher, error) {
+	o.Protocol, o.Batches = t.b.protocol(), t.b.batches()
+	if o.To == "" {
+		o.To = t.name
+	}
+	if o.URL == "" {
+		o.URL = t.b.url(t.b.addr())
+	}
+	if o.Lane == "" {
+		o.Lane = "m"
+	}
+	if o.Size == 0 {
+		o.Size = 256
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 2 * time.Minute
+	}
+	before := t.led.connected()
+	p, err := startPublisher(o, t.led)
+	if err != nil {
+		return nil, err
+	}
+	t.pubs = append(t.pubs, p)
+	err = t.until("the publisher is connected", func() bool {
+		select {
+		case <-p.done:
+			return true
+		default:
+			return t.led.connected() > before
+		}
+	})
+	if err == nil && t.led.connected() == before {
+		err = fmt.Errorf("%w ended: %v: %s", errChild, p.err, p.stderr)
+	}
+	return p, err
+}
+
+// proxied starts a proxy in front of the broker.
+func (t *trial) proxied() (*proxy, string, error) {
+	p, err := newProxy(t.b.addr(), rand.New(rand.NewPCG(t.rnd.Uint64(), 0)))
+	if err != nil {
+		return nil, "", err
+	}
+	t.proxies = append(t.proxies, p)
+	return p, t.b.url(p.addr()), nil
+}
+
+// until polls for something that belongs to the harness.
+func (t *trial) until(what string, ok func() bool) error {
+	end := time.Now().Add(patience)
+	for !ok() {
+		if err := t.pause(time.Millisecond); err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("waited %v until %s", patience, what)
+		}
+	}
+	return nil
+}
+
+// expect polls for something that is promised.
+func (t *trial) expect(what string, ok func() bool) error {
+	end := time.Now().Add(patience)
+	for !ok() {
+		if err := t.pause(time.Millisecond); err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			t.broke("not in %v: %s", patience, what)
+			return errStalled
+		}
+	}
+	return nil
+}
+
+// accepted waits until n messages are accepted.
+func (t *trial) accepted(n int) error {
+	return t.expect(fmt.Sprintf("%d messages are accepted", n), func() bool { a, _, _ := t.led.counts(); return a >= n })
+}
+
+// more waits until n more messages are accepted.
+func (t *trial) more(n int) error {
+	a, _, _ := t.led.counts()
+	return t.accepted(a + n)
+}
+
+// pause waits for d, or for the end of the trial.
+func (t *trial) pause(d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-t.ctx.Done():
+		return context.Cause(t.ctx)
+	}
+}
+
+// within returns a random time below d.
+func (t *trial) within(d time.Duration) time.Duration { return time.Duration(t.rnd.Int64N(int64(d))) }
+
+// fault does something bad, which is over when do returns, and waits until
+// messages flow again.
+func (t *trial) fault(do func() error) error {
+	from := time.Now()
+	if err := do(); err != nil {
+		return err
+	}
+	return t.flows(from)
+}
+
+// flows waits until messages flow again after what was broken is mended.
+func (t *trial) flows(from time.Time) error {
+	back := time.Now()
+	a, s, _ := t.led.counts()
+	err := t.expect("messages flow again after a fault", func() bool {
+		accepted, stored, _ := t.led.counts()
+		if t.terms.spooled {
+			return stored > s
+		}
+		return accepted > a
+	})
+	took := time.Since(back)
+	t.terms.faults = append(t.terms.faults, span{from, time.Now()})
+	if err != nil {
+		return err
+	}
+	t.recovered(took)
+	return nil
+}
+
+// recovered notes how long it took until messages flowed.
+func (t *trial) recovered(took time.Duration) {
+	t.recoveries = append(t.recoveries, took)
+	if took > flowBound {
+		t.broke("messages flowed again after %v, and %v is the bound", took.Round(time.Millisecond), flowBound)
+	}
+}
+
+// run runs a row to its end, whatever happens in it. An error is one of the
+// harness.
+func (t *trial) run(r row) error {
+	defer t.cleanup()
+	err := r.run(t)
+	switch {
+	case errors.Is(err, errStalled):
+		t.killAll()
+		err = nil
+	case err != nil:
+		return err
+	default:
+		t.endAll()
+	}
+	var stored []string
+	if !t.noStore {
+		if stored, err = t.b.stored(t.ctx, t.name); err != nil {
+			return fmt.Errorf("read what is stored: %w", err)
+		}
+	}
+	if t.b.protocol() == "nats" {
+		t.terms.window = 0 // every ID is stored once
+	}
+	t.tally = check(t.led, stored, t.terms)
+	t.broken = append(t.broken, t.tally.broken...)
+	return nil
+}
+
+// endAll lets every publisher end in peace, and judges how it did.
+func (t *trial) endAll() {
+	for _, p := range t.pubs {
+		select {
+		case <-p.done:
+			continue
+		default:
+		}
+		_ = p.say("stop") // it may be about to end
+	}
+	for _, p := range t.pubs {
+		if p.killed {
+			continue
+		}
+		if err := p.end(90 * time.Second); err != nil {
+			t.broke("%v", err)
+			p.kill()
+		}
+	}
+	for _, e := range t.led.reports() {
+		t.judge(e)
+	}
+}
+
+func (t *trial) judge(e endReport) {
+	if e.Silent != 0 {
+		t.broke("%d publishes have no outcome", e.Silent)
+	}
+	if e.Goroutines > 0 {
+		t.broke("%d goroutines are left behind by a closed publisher:\n%s", e.Goroutines, e.Stacks)
+	}
+	if e.FlushErr != "" {
+		t.broke("a publisher did not end well: %s", e.FlushErr)
+	}
+}
+
+func (t *trial) killAll() {
+	for _, p := range t.pubs {
+		p.kill()
+	}
+}
+
+func (t *trial) cleanup() {
+	t.killAll()
+	for _, p := range t.proxies {
+		p.close()
+	}
+	for _, c := range slices.Backward(t.cleanups) {
+		c()
+	}
+}
