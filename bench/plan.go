@@ -72,6 +72,7 @@ func plan(scale float64) []*group {
 	all = append(all, failureGroups()...)
 	all = append(all, memoryGroups()...)
 	all = append(all, publishGroups()...)
+	all = append(all, storeGroups()...)
 	all = append(all, windowGroups()...)
 	all = append(all, rabbitGroups()...)
 	for _, g := range all {

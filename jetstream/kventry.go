@@ -3,7 +3,6 @@ package jetstream
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -113,17 +112,20 @@ func PendingOf(m interface{ Raw() any }) (pending uint64, ok bool) {
 
 // pendingIn reads the number of pending messages from an ack subject of either
 // form.
-func pendingIn(reply string) (uint64, bool) {
+func pendingIn(reply string) (pending uint64, ok bool) {
 	if _, err := parseAck(reply); err != nil {
 		return 0, false
 	}
-	parts := strings.Split(reply[len(ackPrefix):], ".")
-	at := 6
-	if len(parts) >= 9 {
-		at = 8
+	rest, skip := reply[len(ackPrefix):], 6
+	if strings.Count(rest, ".") >= 8 {
+		skip = 8
 	}
-	var n uint64
-	return n, number(parts[at], &n)
+	for range skip {
+		_, rest = part(rest)
+	}
+	text, _ := part(rest)
+	ok = number(text, &pending)
+	return pending, ok
 }
 
 // splitKVSubject takes apart "$KV.<bucket>.<key>".
@@ -135,12 +137,10 @@ func splitKVSubject(subject string) (bucket, key string, ok bool) {
 
 // revisionOf is the sequence in a position; 0 when there is none.
 func revisionOf(position string) uint64 {
-	parts := strings.Split(position, ":")
-	if len(parts) != 3 {
-		return 0
-	}
-	n, err := strconv.ParseUint(parts[1], 10, 64)
-	if err != nil {
+	_, rest, _ := strings.Cut(position, ":")
+	seq, _, ok := strings.Cut(rest, ":")
+	var n uint64
+	if !ok || !number(seq, &n) {
 		return 0
 	}
 	return n

@@ -71,16 +71,12 @@ func (g *gaps) saw(d *delivery) {
 	if g == nil || d.order == 0 {
 		return
 	}
-	counted, err := parseAck(d.raw.Reply)
-	if err != nil {
-		return
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if d.order <= g.order {
 		return
 	}
-	if counted.deliveries > 1 || d.seq <= g.seq {
+	if d.seq <= g.seq || d.order != g.order+1 && redelivered(d) {
 		g.order++ // a redelivery raises the consumer's number alone
 		return
 	}
@@ -89,6 +85,13 @@ func (g *gaps) saw(d *delivery) {
 		g.missed += int(skipped)
 	}
 	g.seq, g.order, g.high = d.seq, d.order, max(g.high, d.seq)
+}
+
+// redelivered tells whether the server has handed out a message before, returned
+// or not.
+func redelivered(d *delivery) bool {
+	counted, err := parseAck(d.raw.Reply)
+	return err != nil || counted.deliveries > 1
 }
 
 // tell reports what was counted since the last time.

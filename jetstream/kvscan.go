@@ -164,9 +164,9 @@ func (r *scanner) end() {
 	}
 }
 
-// pull asks for more when half of the window is free.
+// pull asks for more when a quarter of the window is free.
 func (r *scanner) pull() error {
-	if r.asked > r.s.window/2 {
+	if r.asked > r.s.window*3/4 {
 		return nil
 	}
 	n := r.s.window - r.asked

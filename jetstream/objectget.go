@@ -15,7 +15,7 @@ import (
 )
 
 // getWindow is how many bytes of an object are on their way to its reader.
-const getWindow = 4 << 20
+const getWindow = 8 << 20
 
 // maxLinks is how many links are followed from one to the next. Links to links
 // are refused when they are made, and an object may become a link afterwards.

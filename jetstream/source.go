@@ -93,9 +93,7 @@ type ConsumerConfig struct {
 	// Stream is the name of the stream.
 	Stream string
 	// Subjects are the filters of the consumer, and the subjects of the stream
-	// when it is missing and StreamConfig is nil. Empty means no filter. Besides
-	// the wildcards * and >, {name} stands for one token, and a last {name...} for
-	// one or more: a handler finds what they stand for in the Param of its message.
+	// when it is missing and StreamConfig is nil. Empty means no filter.
 	Subjects []string
 	// Durable is the name of the consumer. It remembers where it stands for as
 	// long as it exists, and all processes that name it share its messages.
@@ -139,11 +137,7 @@ const (
 // source is a ConsumerConfig bound to its transport, defaults filled in.
 type source struct {
 	t   *Transport
-	cfg ConsumerConfig // its Subjects are patterns
-
-	transport.Templates // what the Subjects were made of
-	unread              []string
-
+	cfg ConsumerConfig
 	// watch is set where the source is a watch of a bucket or an object store.
 	watch *watch
 	// plan is what the last check found that the stream does not store yet and
@@ -180,16 +174,7 @@ func (t *Transport) Consumer(cfg ConsumerConfig) transport.Source {
 	if cfg.InactiveThreshold == 0 {
 		cfg.InactiveThreshold = defaultInactive
 	}
-	return t.source(cfg)
-}
-
-func (t *Transport) source(cfg ConsumerConfig) *source {
-	s := &source{t: t, cfg: cfg}
-	s.Templates, s.unread = transport.ParseTemplates(cfg.Subjects)
-	if len(cfg.Subjects) > 0 {
-		s.cfg.Subjects = s.Patterns("*", ">")
-	}
-	return s
+	return &source{t: t, cfg: cfg}
 }
 
 // Transport implements transport.Source.
@@ -240,23 +225,14 @@ func (s *source) WithPrefix(prefix string) transport.Source {
 	if cfg.Durable != "" {
 		cfg.Durable = name + cfg.Durable
 	}
-	cfg.Subjects = prefixed(prefix, s.written())
+	cfg.Subjects = prefixed(prefix, cfg.Subjects)
 	if cfg.StreamConfig != nil {
 		sc := *cfg.StreamConfig
 		sc.Name = cfg.Stream
 		sc.Subjects = prefixed(prefix, sc.Subjects)
 		cfg.StreamConfig = &sc
 	}
-	return s.t.source(cfg)
-}
-
-// written are the subjects as they were written, parameters included.
-func (s *source) written() []string {
-	var texts []string
-	for _, t := range s.Templates {
-		texts = append(texts, t.String())
-	}
-	return texts
+	return &source{t: s.t, cfg: cfg}
 }
 
 func prefixed(prefix string, subjects []string) []string {
@@ -283,7 +259,6 @@ func (s *source) faults() []string {
 	if s.watch != nil {
 		faults = s.watch.faults()
 	}
-	faults = append(faults, s.unread...)
 	if !validName(s.cfg.Stream) {
 		add("the stream name " + quote(s.cfg.Stream) + " is empty or has a space, '.', '*', '>', '/' or '\\'")
 	}
