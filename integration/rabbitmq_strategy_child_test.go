@@ -39,6 +39,7 @@ type strategyChild struct {
 	Redis    string // address
 	NATS     string // URL
 	Wide     int    // handlers at once, 1 if 0
+	Crowd    bool   // Strategy is a key of crowds
 }
 
 // strategies are the options of each strategy, and how its queue is made.
@@ -62,6 +63,27 @@ var strategies = map[string]func(*strategist) (rabbitmq.QueueConfig, []holdfast.
 		return rabbitmq.QueueConfig{Name: s.Queue, Arguments: map[string]any{"x-message-ttl": int64(60_000)}},
 			[]holdfast.Option{holdfast.Retry{Within: time.Second, Backoff: holdfast.Constant(300 * time.Millisecond)}}
 	},
+}
+
+// crowds are queues on which a message that kills the process waits in a crowd of
+// others.
+var crowds = map[string]func(*strategist) (rabbitmq.QueueConfig, []holdfast.Option){
+	"quorum": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
+		return rabbitmq.QueueConfig{Name: s.Queue}, crowded(holdfast.CrashLimit(3))
+	},
+	"lowlimit": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
+		return rabbitmq.QueueConfig{Name: s.Queue, DeliveryLimit: 3}, crowded(holdfast.CrashLimit(3))
+	},
+	"classic": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
+		return rabbitmq.QueueConfig{Name: s.Queue, Type: rabbitmq.Classic}, crowded(holdfast.CrashLimit(3))
+	},
+	"reject": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
+		return rabbitmq.QueueConfig{Name: s.Queue}, []holdfast.Option{holdfast.Ack(holdfast.RejectOnError), holdfast.NoDeadLetter(), holdfast.Prefetch(20), holdfast.CrashLimit(3)}
+	},
+}
+
+func crowded(more ...holdfast.Option) []holdfast.Option {
+	return append(more, threeAttempts(), holdfast.Prefetch(20))
 }
 
 func threeAttempts() holdfast.Retry {
@@ -95,10 +117,18 @@ func strategyApp(ctx context.Context, setting string) error {
 		return err
 	}
 	defer rmq.Close(context.WithoutCancel(ctx))
-	cfg, opts := strategies[s.Strategy](s)
+	cfg, opts := s.setup()
 	app := holdfast.New(holdfast.Config{Name: "child"})
 	holdfast.Handle(app, rmq.Queue(cfg), s.handle, append(opts, holdfast.Concurrency(max(s.Wide, 1)))...)
 	return app.Run(ctx)
+}
+
+// setup is how the queue is made, and the options of its subscription.
+func (s *strategist) setup() (rabbitmq.QueueConfig, []holdfast.Option) {
+	if s.Crowd {
+		return crowds[s.Strategy](s)
+	}
+	return strategies[s.Strategy](s)
 }
 
 // at ends the process if this is its step: no deferred call, no ack.
@@ -114,8 +144,8 @@ func (s *strategist) note(format string, args ...any) {
 }
 
 // handle: "flaky" fails in the first attempt, "bad" fails always, "poison" ends
-// the process, all others are handled.
-func (s *strategist) handle(_ context.Context, m *holdfast.Message[string]) error {
+// the process, "slow" takes its time, all others are handled.
+func (s *strategist) handle(ctx context.Context, m *holdfast.Message[string]) error {
 	s.note("run %s", m.Body)
 	s.at("handler:start")
 	switch {
@@ -124,6 +154,12 @@ func (s *strategist) handle(_ context.Context, m *holdfast.Message[string]) erro
 	case m.Body == "bad", m.Body == "flaky" && m.Attempt == 1:
 		s.at("handler:end")
 		return errors.New("it does not work")
+	case strings.HasPrefix(m.Body, "slow"):
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	s.note("done %s", m.Body)
 	return nil

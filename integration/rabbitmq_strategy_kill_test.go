@@ -56,7 +56,7 @@ func (s *strategyTrial) provision(bodies ...string) {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	defer cancel()
-	cfg, opts := strategies[s.child.Strategy](&strategist{strategyChild: s.child, ctx: ctx, diary: os.Stderr})
+	cfg, opts := (&strategist{strategyChild: s.child, ctx: ctx, diary: os.Stderr}).setup()
 	app := holdfast.New(holdfast.Config{})
 	sub := holdfast.Handle(app, s.rmq.Queue(cfg), func(context.Context, *holdfast.Message[string]) error { return nil }, opts...)
 	done := make(chan error, 1)

@@ -38,11 +38,14 @@ type lane struct {
 	waiting atomic.Int32 // acks the broker does not know
 	gather  int
 
+	rpc sync.Mutex // held by the one who waits for an answer; taken before mu
+
 	mu      sync.Mutex // guards what follows
 	log     ackLog
 	out     int // handed out and not settled
 	timer   *time.Timer
 	acked   time.Time // when the last ack was sent
+	held    bool      // acks wait for the end of the consumer
 	retired bool      // nothing more comes; it ends with its last delivery
 	ended   bool
 }
@@ -125,10 +128,22 @@ func (l *lane) send() {
 // flush sends what is gathered; the caller holds the lock. What cannot be sent is
 // lost with the channel, and the broker hands those messages out again.
 func (l *lane) flush() {
+	if l.held {
+		return
+	}
 	due := l.log.unsent > 0
 	if l.log.flush(l.ch.Ack) == nil && due {
 		l.noteSent()
 	}
+}
+
+// hold keeps acks back, or sends what was kept.
+func (l *lane) hold(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = on
+	l.flush()
+	l.waiting.Store(int32(l.log.unsent))
 }
 
 // noteSent remembers that the broker was told something; the caller holds the
@@ -199,6 +214,8 @@ func (l *lane) finish() {
 		}
 		ctx, cancel := context.WithTimeout(l.r.t.ctx, l.r.t.set.rpc)
 		defer cancel()
+		l.rpc.Lock()
+		defer l.rpc.Unlock()
 		_ = within(ctx, l.ch.Close) // it goes with the connection otherwise
 	})
 }

@@ -19,6 +19,8 @@ type parked struct {
 	key string
 	msg amqp.Publishing
 	err error // why it has not arrived yet
+
+	settled chan struct{} // closed with the outcome; nil unless r.recounted holds it
 }
 
 // park puts the delivery into the retry queue for a delay. It does not wait for
@@ -54,7 +56,23 @@ func (r *receiver) putBack(ctx context.Context, d *delivery, left time.Duration)
 func (r *receiver) recount(ctx context.Context, d *delivery) error {
 	id := r.t.nextCopy()
 	msg := d.again(id, d.deliveries-1)
-	return r.forward(ctx, &parked{d: d, key: r.src.cfg.Name, msg: msg}, id)
+	p := &parked{d: d, key: r.src.cfg.Name, msg: msg, settled: make(chan struct{})}
+	r.recounted.Store(id, p.settled)
+	err := r.forward(ctx, p, id)
+	if err != nil {
+		r.over(p)
+	}
+	return err
+}
+
+// over is for a copy whose outcome is known.
+func (r *receiver) over(p *parked) {
+	if p.settled == nil {
+		return
+	}
+	close(p.settled)
+	// The copy may come to somebody else.
+	time.AfterFunc(returnWait, func() { r.recounted.Delete(p.msg.Headers[wire.Copy]) })
 }
 
 // forwardWait is how long a nack waits for a connection and for room in the
@@ -89,7 +107,8 @@ func (r *receiver) forward(ctx context.Context, p *parked, id string) error {
 // to the mender. It is called by the goroutine that reads confirmations.
 func (r *receiver) arrived(p *parked, err error) {
 	if err == nil {
-		_ = p.d.lane.ack(p.d.raw.DeliveryTag, false) // a lost lane hands it out again
+		_ = p.d.lane.ack(p.d.raw.DeliveryTag, p.settled != nil) // a lost lane hands it out again
+		r.over(p)
 		r.underWay(-1)
 		return
 	}
@@ -141,6 +160,7 @@ func (r *receiver) mend(ctx context.Context) {
 		}
 		for _, p := range r.takeFailed() {
 			if p.d.lane.ch.IsClosed() {
+				r.over(p)
 				r.underWay(-1) // the broker hands the original out again
 				continue
 			}
@@ -186,6 +206,7 @@ func (r *receiver) retry(ctx context.Context, p *parked) error {
 		return err
 	}
 	_ = p.d.lane.ack(p.d.raw.DeliveryTag, true)
+	r.over(p)
 	r.underWay(-1)
 	return nil
 }
@@ -195,6 +216,7 @@ func (r *receiver) retry(ctx context.Context, p *parked) error {
 func (r *receiver) giveUp() {
 	for _, p := range r.takeFailed() {
 		_ = p.d.lane.reject(p.d.raw.DeliveryTag, true) // a lost lane gives it back as well
+		r.over(p)
 		r.underWay(-1)
 	}
 }

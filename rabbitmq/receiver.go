@@ -33,6 +33,8 @@ type receiver struct {
 	trouble chan struct{} // capacity 1: look at failed
 	held    atomic.Int64  // given back with a delay so short that they wait here
 
+	recounted sync.Map // of copies made to be counted: name to a channel that is closed with the outcome
+
 	halted  chan struct{} // closed once nothing more is received
 	halting sync.Once
 	cancel  context.CancelFunc
@@ -204,10 +206,11 @@ func (r *receiver) Receive(ctx context.Context) (transport.Delivery, error) {
 		l.take()
 		d := newDelivery(l, raw)
 		if r.isHalted() {
-			r.handBack(d)
+			r.handBack(ctx, d)
 			return nil, r.refusal()
 		}
 		if !r.divert(ctx, d) {
+			r.awaitOriginal(ctx, d)
 			return d, nil
 		}
 	}
@@ -260,14 +263,14 @@ func (r *receiver) divert(ctx context.Context, d *delivery) bool {
 	switch {
 	case !d.due.IsZero() && len(r.rungs) > 0 && time.Until(d.due) > 0:
 		err = d.settle(ctx, "put back", func() error { return r.putBack(ctx, d, time.Until(d.due)) })
-	case d.uncounted && r.recounts():
+	case d.uncounted && r.recounts(), r.wears(d):
 		err = d.settle(ctx, "count", func() error { return r.recount(ctx, d) })
 	default:
 		return false
 	}
 	if err != nil {
 		// It cannot be published now; the broker hands it out again.
-		r.handBack(d)
+		_ = d.lane.returnUnseen(d.raw.DeliveryTag, r.serverVersion())
 	}
 	return true
 }
@@ -276,20 +279,7 @@ func (r *receiver) divert(ctx context.Context, d *delivery) bool {
 // the queue to be counted. In an ordered subscription it may not.
 func (r *receiver) recounts() bool {
 	c := &r.src.cfg
-	return (c.Type == Classic || c.Type == "") && !r.want.Ordered && !c.SingleActiveConsumer && !c.Exclusive
-}
-
-// handBack returns what no handler has seen.
-func (r *receiver) handBack(d *delivery) {
-	if r.src.stream() {
-		_ = d.lane.ack(d.raw.DeliveryTag, false) // the next consumer chooses its offset
-		return
-	}
-	var v version
-	if s, _, _ := r.t.consuming.session(); s != nil {
-		v = s.version
-	}
-	_ = d.lane.returnUnseen(d.raw.DeliveryTag, v) // a lost lane gives it back as well
+	return (c.Type == Classic || c.Type == "") && r.unordered()
 }
 
 func (r *receiver) isHalted() bool {
@@ -376,19 +366,24 @@ func (r *receiver) stopLane(ctx context.Context, l *lane) error {
 	if l.ch.IsClosed() {
 		return nil
 	}
-	l.send()
-	err := within(ctx, func() error { return l.ch.Cancel(l.tag, false) })
+	err := l.endConsumer(ctx)
 	if err != nil && !l.ch.IsClosed() {
 		return fmt.Errorf("cancel the consumer: %w", err)
 	}
+	var unseen []*delivery
 	for {
 		select {
 		case raw, ok := <-l.in:
 			if !ok {
+				r.giveBackAll(ctx, l, unseen)
 				return nil
 			}
 			l.take()
-			r.handBack(newDelivery(l, raw))
+			if d := newDelivery(l, raw); r.src.stream() {
+				r.handBack(ctx, d)
+			} else {
+				unseen = append(unseen, d)
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
