@@ -53,6 +53,10 @@ type Config struct {
 	OrderBy func(*transport.Message) string
 	// Compensate runs after a failed handler of AckAlways, before the ack.
 	Compensate func(ctx context.Context, a Attempt, cause error) error
+	// Demand waits until somebody asks for a message; false means that the stop
+	// came first. A worker calls it before it takes one. Nil if messages are taken
+	// as they come; it does not govern what OrderBy dispatches.
+	Demand func(stop context.Context) bool
 	// Counts is where attempts are counted before they start; nil to go by what
 	// the broker counts. Policy.Counted is set with it.
 	Counts transport.CountStore
@@ -86,6 +90,10 @@ const (
 	// leaseless is the pace of the keeper where there are no leases.
 	leaseless = 10 * time.Second
 )
+
+// ErrUnseen is returned by a task whose message nobody has looked at: it is given
+// back uncharged.
+var ErrUnseen = errors.New("nobody asked for the message")
 
 // Subscription runs the handler of one source. Run may be called once; the
 // other methods are safe for concurrent use at any time.

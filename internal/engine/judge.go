@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -129,6 +130,10 @@ func (s *Subscription) judge(c *judgement, err error) {
 	}
 	if c.manual.isSettled() {
 		c.verdict = recovery.Verdict{Action: nothing}
+		return
+	}
+	if errors.Is(err, ErrUnseen) {
+		c.verdict = recovery.Verdict{Action: recovery.Return}
 		return
 	}
 	if err == nil {

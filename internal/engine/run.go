@@ -292,6 +292,9 @@ func (p *pool) feed(rx transport.Receiver) {
 
 // receive waits for a delivery from whatever receiver there is; nil at the stop.
 func (p *pool) receive() transport.Delivery {
+	if demand := p.s.cfg.Demand; demand != nil && !demand(p.s.recvCtx) {
+		return nil
+	}
 	for {
 		t := p.current.Load()
 		if t.rx != nil {
