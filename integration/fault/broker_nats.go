@@ -182,7 +182,7 @@ func (b *natsBroker) stored(ctx context.Context, name string) ([]string, error) 
 			return err
 		}
 		for uint64(len(names)) < info.State.Msgs {
-			batch, err := c.Fetch(1000, jetstream.FetchMaxWait(5*time.Second))
+			batch, err := c.Fetch(min(1000, int(info.State.Msgs)-len(names)), jetstream.FetchMaxWait(5*time.Second))
 			if err != nil {
 				return err
 			}

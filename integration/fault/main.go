@@ -212,7 +212,7 @@ func (s settings) row(ctx context.Context, r row, c column, b broker, i int, out
 // told writes what became of a row as soon as it is over.
 func (r *result) told(out *lines) *result {
 	y := r.trial.tally
-	out.printf("%-7s %-16s %-18s accepted=%d lost=%d duplicated=%d reordered=%d, %.0f s", r.verdict(), r.row.name, r.column,
+	out.printf("%-7s %-20s %-18s accepted=%d lost=%d duplicated=%d reordered=%d, %.0f s", r.verdict(), r.row.name, r.column,
 		y.Accepted, y.Lost, y.Duplicated, y.Reordered, r.took.Seconds())
 	if r.err != nil {
 		out.printf("    error: %v", r.err)

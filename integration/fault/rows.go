@@ -47,6 +47,21 @@ func long() sizes {
 func rows() []row {
 	return []row{
 		{"1", "broker-kill", "", killBroker},
+		{"4", "cut", "", cutConnections},
+		{"5", "half-open", "", halfOpen},
+		{"5", "slow", "", slowed},
+		{"6", "publisher-kill", "", killPublisher},
+		{"6", "publisher-kill-spool", "", killSpool},
+		{"11", "alarm", "amqp", alarm},
+		{"11", "full", "", full},
+		{"12", "disk-full", "", diskFull},
+		{"12", "file-limit", "", fileLimit},
+		{"13", "power-loss", "", powerLoss},
+		{"15", "broker-stop", "", pauseBroker},
+		{"15", "publisher-stop", "", pausePublisher},
+		{"17", "unroutable", "", unroutable},
+		{"17", "deleted", "", deleted},
+		{"22", "broker-kill-spool", "", killBrokerSpool},
 	}
 }
 
