@@ -75,7 +75,11 @@ func TestWhatAMessageAsksForReachesItsProperties(t *testing.T) {
 		ttl  time.Duration
 		want string
 	}{
-		{0, ""}, {1, "1"}, {time.Millisecond, "1"}, {time.Millisecond + 1, "2"}, {time.Hour, "3600000"},
+		{0, ""},
+		{1, "1"},
+		{time.Millisecond, "1"},
+		{time.Millisecond + 1, "2"},
+		{time.Hour, "3600000"},
 		{maxExpiration * time.Millisecond, "4294967295"},
 	} {
 		p, err := encode(&transport.Message{TTL: c.ttl, Priority: 7}, "copy", false)
