@@ -23,7 +23,7 @@ func (c *cursor) next() (found, <-chan struct{}, error) {
 		if err != nil || grown != nil {
 			return found{}, grown, err
 		}
-		c.scan.end = end
+		c.scan.end, c.scan.below = end, last+1
 		r, g, ok, err := c.scan.next()
 		if err != nil {
 			return found{}, nil, err

@@ -229,6 +229,15 @@ func (j *journal) markDone(seq uint64) error {
 	return nil
 }
 
+// remark has the mark of a record that is done written once more.
+func (j *journal) remark(seq uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.segmentOf(seq); s != nil && !s.has(seq) {
+		j.unmarked = append(j.unmarked, marks{s, span{seq, seq + 1}})
+	}
+}
+
 // committed takes in records that are synced.
 func (j *journal) committed(s *segment, batch *batch) {
 	j.mu.Lock()
@@ -247,8 +256,10 @@ func (j *journal) committed(s *segment, batch *batch) {
 	j.live += s.live() - live
 	j.pending += s.pending - pending
 	j.broken = nil
-	close(j.grown)
-	j.grown = make(chan struct{})
+	if !j.closed {
+		close(j.grown)
+		j.grown = make(chan struct{})
+	}
 }
 
 // begun takes in a new segment.

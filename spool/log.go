@@ -194,7 +194,9 @@ func (l *Log) Drop(ctx context.Context, seq uint64) error {
 	if err != nil {
 		return err
 	}
-	// First the mark that it is done where it was: nothing may bring it back.
+	// First the mark that it is done where it was: nothing may bring it back. It
+	// is written anew, for the one there is may never have reached the disk.
+	l.main.remark(seq)
 	if err := l.main.flush(ctx); err != nil {
 		return fmt.Errorf("spool: drop record %d: %w", seq, err)
 	}

@@ -42,6 +42,7 @@ func (m *marker) run(written <-chan struct{}) {
 		case <-m.j.mark:
 			_ = m.work() // told by the status, and tried again
 		case reply := <-m.flushes:
+			m.named = true // a removal by an earlier process may not be durable
 			err := m.work()
 			reply <- errors.Join(err, m.sync())
 		case <-timer.C:
@@ -103,13 +104,15 @@ func (m *marker) collect() []marks {
 	defer j.mu.Unlock()
 	list := j.unmarked
 	j.unmarked = nil
-	newest := j.newest()
+	newest, needed := j.newest(), false
 	j.segs = slices.DeleteFunc(j.segs, func(s *segment) bool {
-		s.gone = s.pending == 0 && s != newest && !s.held
+		s.gone = s.pending == 0 && s != newest && !s.held && !needed
 		if s.gone {
 			m.garbage = append(m.garbage, s)
+			return true
 		}
-		return s.gone
+		needed = s.left // the next one says where this one ends
+		return false
 	})
 	return slices.DeleteFunc(list, func(k marks) bool { return k.seg.gone })
 }

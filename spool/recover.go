@@ -44,12 +44,10 @@ func (l *Log) repair(ctx context.Context, root, sub string, rec *Recovery) (*jou
 	if err := v.clean(); err != nil {
 		return nil, nil, fmt.Errorf("spool: repair %s: %w", dir, err)
 	}
-	for i, p := range v.parts {
+	for _, p := range v.parts {
 		j.segs = append(j.segs, p.segment)
-		if i == len(v.parts)-1 {
-			if err := j.adopt(p); err != nil {
-				return nil, nil, fmt.Errorf("spool: repair %s: %w", dir, err)
-			}
+		if err := j.cut(p); err != nil {
+			return nil, nil, fmt.Errorf("spool: repair %s: %w", dir, err)
 		}
 	}
 	return j, v, nil
@@ -62,6 +60,12 @@ func (v *survey) clean() error {
 			return err
 		}
 	}
+	if len(v.orphans) > 0 {
+		// The removal of their segments must be durable before they go.
+		if err := v.fs.SyncDir(v.dir); err != nil {
+			return err
+		}
+	}
 	for _, name := range v.orphans {
 		if err := removed(v.fs.Remove(filepath.Join(v.dir, name))); err != nil {
 			return err
@@ -70,28 +74,22 @@ func (v *survey) clean() error {
 	return nil
 }
 
-// adopt cuts the torn tail of the newest segment. What a crash has met is never
-// written to again, unless it has no records.
-func (j *journal) adopt(p *part) error {
-	empty := p.good && p.records == 0
-	if p.torn == 0 && !empty {
+// cut takes off what is behind the end of a segment: a torn tail, or the remains
+// of a write that failed. Nothing is ever appended to a file of an earlier
+// process: nobody knows what syncs have failed there.
+func (j *journal) cut(p *part) error {
+	if p.torn == 0 && (!p.ended || p.length <= p.end) {
 		return nil
 	}
 	f, err := j.fs.OpenFile(j.path(segmentName(p.first)), readWrite)
 	if err != nil {
 		return err
 	}
-	if p.torn > 0 {
-		err = f.Truncate(p.size)
-		if err == nil {
-			err = f.Sync()
-		}
+	err = f.Truncate(p.size)
+	if err == nil {
+		err = f.Sync()
 	}
-	if err != nil || !empty {
-		return errors.Join(err, f.Close())
-	}
-	j.writer.seg, j.writer.file = p.segment, f
-	return nil
+	return errors.Join(err, f.Close())
 }
 
 // index looks up what was set aside. It counts as done where it was, whether the

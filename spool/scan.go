@@ -17,6 +17,9 @@ type scanner struct {
 	pos  int64  // of the next record
 	end  int64  // where good bytes end; may grow
 	last uint64 // the number of the record before
+	// below, if it is not 0, is greater than all numbers of the segment. A number
+	// beyond it is of a write that failed and was taken again for another record.
+	below uint64
 
 	buf   []byte
 	start int64 // where buf lies in the file
@@ -85,7 +88,7 @@ func (s *scanner) at(off int64) (r found, known, ok bool, err error) {
 		return r, false, false, err
 	}
 	r.off = off
-	if r.recordHead, ok = decodeHead(b, s.salt); !ok || r.seq <= s.last || s.end-off < r.bytes() {
+	if r.recordHead, ok = decodeHead(b, s.salt); !ok || r.seq <= s.last || s.end-off < r.bytes() || (s.below > 0 && r.seq >= s.below) {
 		return r, false, false, nil
 	}
 	if b, err = s.view(off, int(r.bytes())); err != nil {

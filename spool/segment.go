@@ -18,6 +18,7 @@ type segment struct {
 	index   []stamp
 	gaps    []gap // damage that is known
 	held    bool  // damage could not be saved, so the file must stay
+	left    bool  // records that failed may lie behind the end
 	gone    bool  // removed, or about to be
 }
 

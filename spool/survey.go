@@ -75,7 +75,7 @@ func takeSurvey(ctx context.Context, fsys FS, dir string) (*survey, error) {
 // head reads the header of a segment.
 func (v *survey) head(first uint64) error {
 	p := &part{segment: newSegment(first)}
-	v.seq = max(v.seq, first)
+	v.seq = max(v.seq, first+1)
 	f, err := v.fs.OpenFile(filepath.Join(v.dir, segmentName(first)), readOnly)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // a writer beside us has removed it
@@ -159,6 +159,7 @@ func (v *survey) scan(ctx context.Context, p *part, after uint64) error {
 
 func (v *survey) records(ctx context.Context, p *part, f File, after uint64) error {
 	sc := newScanner(f, p.first, min(p.end, p.length))
+	sc.below = after
 	var tail gap
 	for {
 		r, g, ok, err := sc.next()
@@ -250,7 +251,9 @@ func (v *survey) pending(ctx context.Context, p *part, yield func(found) bool) (
 		return false, err
 	}
 	defer func() { _ = f.Close() }() // it is only read
-	for sc := newScanner(f, p.first, p.size); ; {
+	sc := newScanner(f, p.first, p.size)
+	sc.below = p.next
+	for {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}

@@ -150,8 +150,8 @@ func hint(err error) string {
 // batch goes to a new file.
 func (w *writer) commit() error {
 	w.roll()
-	fresh := w.seg == nil || w.seg.records == 0
-	if w.seg == nil {
+	fresh := w.seg == nil
+	if fresh {
 		if err := w.begin(); err != nil {
 			return err
 		}
@@ -244,10 +244,13 @@ func start(fsys FS, f File, dir string, h header) error {
 
 // abandon leaves a file that cannot be trusted. Its good part can still be read;
 // what lies behind is cut off here if that is possible, and in any case by the
-// next segment, which says where this one ends.
+// next segment, which says where this one ends and stays as long as this one.
 func (w *writer) abandon() {
 	_ = w.file.Truncate(w.seg.size)
 	_ = w.file.Close()
+	w.j.mu.Lock()
+	w.seg.left = true
+	w.j.mu.Unlock()
 	w.seg, w.file = nil, nil
 }
 
@@ -257,7 +260,7 @@ func (w *writer) abandon() {
 func (w *writer) seal() {
 	w.j.mu.Lock()
 	newest := w.j.newest()
-	seal := newest != nil && newest.records > 0
+	seal := newest != nil && (newest.records > 0 || newest.left)
 	w.j.mu.Unlock()
 	if w.file != nil {
 		_ = w.file.Close() // all that counts is synced
