@@ -26,7 +26,8 @@ type publisher struct {
 	changed chan struct{} // closed and replaced when cur changes
 	closed  bool
 
-	routes routes
+	refused bool // on the channel there is; used by the goroutine that reads it only
+	routes  routes
 }
 
 func newPublisher(t *Transport) *publisher {
@@ -77,8 +78,18 @@ func (p *publisher) run(ctx context.Context) {
 func (p *publisher) serve(c *confirming) {
 	stuck := time.NewTicker(p.t.set.confirm / 4)
 	defer stuck.Stop()
+	replaced, opened := false, time.Now()
+	p.refused = false
 	for {
-		next, _ := c.settle(p.confirmed)
+		next, empty := c.settle(p.confirmed)
+		if p.refused && !replaced && time.Since(opened) > mostRefusing {
+			replaced = true
+			p.change(nil, errRefused)
+		}
+		if replaced && empty {
+			p.end(c)
+			return
+		}
 		select {
 		case <-next:
 		case <-c.wake:
@@ -93,11 +104,24 @@ func (p *publisher) serve(c *confirming) {
 	}
 }
 
+// mostRefusing is how old a channel on which a message was refused may become. Of
+// a quorum queue that had no leader for a moment, RabbitMQ 3.10 remembers on every
+// channel that published then that it is full, and refuses all that follows there.
+const mostRefusing = time.Second
+
+// end closes a channel that has nothing under way.
+func (p *publisher) end(c *confirming) {
+	ctx, cancel := context.WithTimeout(p.t.ctx, p.t.set.rpc)
+	defer cancel()
+	_ = within(ctx, c.ch.Close) // it goes with the connection otherwise
+}
+
 // confirmed makes room for another publish, and tells whoever waits for this one.
 func (p *publisher) confirmed(e *entry, err error) {
 	p.mu.Lock()
 	p.win.free(e.size)
 	p.mu.Unlock()
+	p.refused = p.refused || errors.Is(err, errRefused)
 	e.then(err)
 }
 
