@@ -32,6 +32,7 @@ type pipeline struct {
 	// Of the goroutine that sends.
 	msg     nats.Msg
 	own     headers
+	replies replies
 	checked string   // the subject that was found valid last
 	batches *batcher // nil unless atomic batches were asked for
 
@@ -165,11 +166,36 @@ func (p *pipeline) publish(subject string, m *transport.Message, tag uint64) err
 	return nil
 }
 
-// reply returns the subject for the answer to number n.
+// reply returns the subject for the answer to number n. Subjects are made many
+// at once, in one piece of memory.
 func (p *pipeline) reply(n uint64) string {
-	buf := make([]byte, 0, 64)
-	buf = append(buf, p.prefix...)
-	return string(strconv.AppendUint(buf, n, 36))
+	if p.replies.first > n || n >= p.replies.first+replyBlock || p.replies.text == "" {
+		p.replies = makeReplies(p.prefix, n)
+	}
+	i := n - p.replies.first
+	return p.replies.text[p.replies.ends[i]:p.replies.ends[i+1]]
+}
+
+// replyBlock is how many reply subjects are made at once.
+const replyBlock = 64
+
+// replies are the reply subjects of numbers that follow one another.
+type replies struct {
+	first uint64
+	text  string
+	ends  [replyBlock + 1]int32 // subject i is text[ends[i]:ends[i+1]]
+}
+
+func makeReplies(prefix string, first uint64) replies {
+	r := replies{first: first}
+	buf := make([]byte, 0, 4096)
+	for i := range uint64(replyBlock) {
+		buf = append(buf, prefix...)
+		buf = strconv.AppendUint(buf, first+i, 36)
+		r.ends[i+1] = int32(len(buf))
+	}
+	r.text = string(buf)
+	return r
 }
 
 // sendFailed decides what an error of the client library means for the message
@@ -194,14 +220,11 @@ func (p *pipeline) sendFailed(n uint64, subject string, err error) error {
 	return nil
 }
 
-// Flush implements transport.Pipeline. The client library writes by itself; what
-// was gathered for a batch goes out.
+// Flush implements transport.Pipeline. There is nothing to do: the client library
+// writes by itself, and what gathers for a batch waits for the one before it.
 func (p *pipeline) Flush() error {
 	if err := p.Err(); err != nil {
 		return notSent("", err)
-	}
-	if p.batches != nil {
-		p.batches.flush()
 	}
 	return nil
 }

@@ -33,10 +33,12 @@ const (
 	batchBytes = 1 << 20
 )
 
-// batcher publishes in atomic batches, which the server syncs to disk once. One
-// batch is under way at a time, and what is sent meanwhile gathers for the next:
-// so a batch that is rejected can be published again message by message with
-// nothing behind it stored before, and each message gets an outcome of its own.
+// batcher publishes in atomic batches, which the server syncs to disk once. While
+// one is under way the messages of the next are sent, all but the last: with that
+// one a batch is committed, and it is held back until the batch before it has its
+// outcome. So a batch that is rejected can be published again message by message
+// with nothing behind it stored before, and each message gets an outcome of its
+// own.
 //
 // A batch is rejected as a whole when one of its messages is a duplicate. So what
 // may have been stored before, and what the server could not tell from a
@@ -49,14 +51,15 @@ type batcher struct {
 	// goroutine that sends and that of the inbox both do. It is taken under
 	// reporting, and flight.mu under it.
 	mu    sync.Mutex
-	queue []gathered
 	most  int // messages in a batch
 	off   bool
 	seq   uint64
-	under batch // under way; zero when nothing is
+	under batch      // committed and not answered
+	next  batch      // gathers while one is under way; its last message is not sent yet
+	queue []gathered // waits behind next, and does not fit into it
 }
 
-// gathered is a message that waits for its batch.
+// gathered is a message that was checked.
 type gathered struct {
 	subject string
 	m       *transport.Message
@@ -64,13 +67,17 @@ type gathered struct {
 	solo    bool // published by itself
 }
 
-// batch is what is under way: messages with consecutive numbers. A single one is
-// no batch for the server.
+// batch is messages to one subject. A single one is no batch for the server.
 type batch struct {
-	id          string
-	first, last uint64
-	messages    []gathered
+	id       string
+	messages []gathered
+	numbers  []uint64 // of the messages
+	bytes    int
 }
+
+func (u *batch) empty() bool { return len(u.messages) == 0 }
+
+func (u *batch) last() uint64 { return u.numbers[len(u.numbers)-1] }
 
 // newBatcher returns nil where the server does not know batches: it would ignore
 // their headers.
@@ -82,11 +89,10 @@ func newBatcher(p *pipeline) *batcher {
 	return &batcher{p: p, id: id[strings.LastIndexByte(id, '.')+1:], most: batchMost}
 }
 
-// send takes a message that was checked.
+// send takes a message whose address was checked.
 func (b *batcher) send(subject string, m *transport.Message, tag uint64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	g := gathered{subject: subject, m: m, tag: tag}
 	header := b.p.own.encode(m)
 	if err := b.p.own.check("publish", subject, m); err != nil {
 		return err
@@ -95,104 +101,124 @@ func (b *batcher) send(subject string, m *transport.Message, tag uint64) error {
 	if size > limit {
 		return tooLarge("publish", subject, size, limit)
 	}
-	g.solo = b.off || m.Resent || m.ID == "" && m.DedupID == "" || size+batchHeaderSize > limit
-	b.queue = append(b.queue, g)
-	b.pumpLocked()
+	solo := m.Resent || m.ID == "" && m.DedupID == "" || size+batchHeaderSize > limit
+	b.queue = append(b.queue, gathered{subject: subject, m: m, tag: tag, solo: solo})
+	b.advanceLocked()
 	return nil
 }
 
-// flush is nothing to do: what waits, waits for the batch before it.
-func (b *batcher) flush() {}
-
-// pumpLocked sends what may be sent now.
-func (b *batcher) pumpLocked() {
-	for len(b.queue) > 0 && b.under.messages == nil && b.p.Err() == nil {
-		next := b.nextLocked()
-		switch {
-		case b.off || next[0].solo:
-			b.singlesLocked(next)
-		case len(next) == 1:
-			// What follows gathers until this one is confirmed.
-			if n, ok := b.singleLocked(next[0]); ok {
-				b.under = batch{first: n, last: n, messages: next}
-			}
-		default:
-			b.batchLocked(next)
-		}
+// advanceLocked sends what may be sent now. What goes out in vain, since the
+// pipeline is over, has no outcome.
+func (b *batcher) advanceLocked() {
+	for b.under.empty() && !b.next.empty() {
+		b.commitLocked()
 	}
-}
-
-// nextLocked takes from the queue what goes out together.
-func (b *batcher) nextLocked() []gathered {
-	first, n, size := b.queue[0], 1, len(b.queue[0].m.Body)
-	for !first.solo && n < min(len(b.queue), b.most) {
-		g := b.queue[n]
-		size += len(g.m.Body)
-		if g.solo || g.subject != first.subject || size > batchBytes {
+	taken := 0
+	for _, g := range b.queue {
+		if !b.takeLocked(g) {
 			break
 		}
-		n++
+		taken++
 	}
-	next := make([]gathered, n)
-	copy(next, b.queue)
-	rest := copy(b.queue, b.queue[n:])
+	rest := copy(b.queue, b.queue[taken:])
 	clear(b.queue[rest:])
 	b.queue = b.queue[:rest]
-	return next
 }
 
-// singlesLocked publishes messages one by one.
-func (b *batcher) singlesLocked(all []gathered) {
-	for _, g := range all {
-		if _, ok := b.singleLocked(g); !ok {
-			return
-		}
-	}
-}
-
-// singleLocked publishes one message. It cannot be refused here, for it was
-// checked; when it cannot be sent the pipeline is over.
-func (b *batcher) singleLocked(g gathered) (n uint64, ok bool) {
-	n = b.p.flight.add(g.tag, g.subject)
-	return n, b.writeLocked(g, n, b.p.reply(n), b.p.own.encode(g.m))
-}
-
-func (b *batcher) writeLocked(g gathered, n uint64, reply string, header nats.Header) bool {
-	b.p.msg.Subject, b.p.msg.Reply, b.p.msg.Header, b.p.msg.Data = g.subject, reply, header, g.m.Body
-	if err := b.p.conn.nc.PublishMsg(&b.p.msg); err != nil {
-		_ = b.p.sendFailed(n, g.subject, err)
-		if b.p.Err() == nil { // the server lowered a limit in between
-			b.p.fail(lostError(false, err))
-			b.p.conn.wire.Close()
-		}
+// takeLocked sends or gathers the oldest of the queue. It reports false when
+// that has to wait.
+func (b *batcher) takeLocked(g gathered) bool {
+	switch {
+	case b.under.empty() && (g.solo || b.off):
+		b.singleLocked(g)
+	case b.under.empty():
+		// What follows gathers until this one is confirmed.
+		b.under = batch{messages: []gathered{g}, numbers: []uint64{b.singleLocked(g)}}
+	case g.solo || b.off || !b.next.empty() && !b.fitsLocked(g):
 		return false
+	default:
+		b.gatherLocked(g)
 	}
 	return true
 }
 
-// batchLocked publishes messages as one batch. Only the last one, which commits
-// it, is answered.
-func (b *batcher) batchLocked(all []gathered) {
-	b.seq++
-	id := b.id + "-" + strconv.FormatUint(b.seq, 36)
-	under := batch{id: id, messages: all}
-	for i, g := range all {
-		header := b.p.own.encode(g.m)
-		b.p.own.set(batchIDHeader, id)
-		b.p.own.set(batchSeqHeader, strconv.Itoa(i+1))
-		n, reply := b.p.flight.add(g.tag, g.subject), ""
-		if i == 0 {
-			under.first = n
-		}
-		if i == len(all)-1 {
-			b.p.own.set(batchCommitHeader, "1")
-			reply, under.last = b.p.reply(n), n
-		}
-		if !b.writeLocked(g, n, reply, header) {
-			return
-		}
+func (b *batcher) fitsLocked(g gathered) bool {
+	return g.subject == b.next.messages[0].subject && len(b.next.messages) < b.most && b.next.bytes+len(g.m.Body) <= batchBytes
+}
+
+// gatherLocked adds a message to the next batch, and sends the one before it.
+func (b *batcher) gatherLocked(g gathered) {
+	if b.next.empty() {
+		b.seq++
+		b.next.id = b.id + "-" + strconv.FormatUint(b.seq, 36)
+	} else {
+		b.memberLocked("")
 	}
-	b.under = under
+	b.next.messages = append(b.next.messages, g)
+	b.next.numbers = append(b.next.numbers, b.p.flight.add(g.tag, g.subject))
+	b.next.bytes += len(g.m.Body)
+}
+
+// memberLocked sends the last message of the next batch. With a reply subject it
+// commits the batch.
+func (b *batcher) memberLocked(reply string) {
+	i := len(b.next.messages) - 1
+	g := b.next.messages[i]
+	header := b.p.own.encode(g.m)
+	b.p.own.set(batchIDHeader, b.next.id)
+	b.p.own.set(batchSeqHeader, strconv.Itoa(i+1))
+	if reply != "" {
+		b.p.own.set(batchCommitHeader, "1")
+	}
+	b.writeLocked(g, b.next.numbers[i], reply, header)
+}
+
+// commitLocked puts the next batch under way.
+func (b *batcher) commitLocked() {
+	n := b.next.last()
+	switch {
+	case b.off:
+		b.singlesLocked(b.next)
+		b.next = batch{}
+		return
+	case len(b.next.messages) == 1:
+		g := b.next.messages[0]
+		b.writeLocked(g, n, b.p.reply(n), b.p.own.encode(g.m))
+	default:
+		b.memberLocked(b.p.reply(n))
+	}
+	b.under, b.next = b.next, batch{}
+}
+
+// singlesLocked publishes the messages of a batch that will not be one by
+// themselves.
+func (b *batcher) singlesLocked(u batch) {
+	for _, n := range u.numbers {
+		b.p.flight.take(n, nil)
+	}
+	for _, g := range u.messages {
+		b.singleLocked(g)
+	}
+}
+
+// singleLocked publishes one message and returns its number.
+func (b *batcher) singleLocked(g gathered) uint64 {
+	n := b.p.flight.add(g.tag, g.subject)
+	b.writeLocked(g, n, b.p.reply(n), b.p.own.encode(g.m))
+	return n
+}
+
+// writeLocked sends a message. It cannot be refused here, for it was checked;
+// when it cannot be sent the pipeline is over, and what follows is sent in vain.
+func (b *batcher) writeLocked(g gathered, n uint64, reply string, header nats.Header) {
+	if b.p.Err() != nil {
+		return
+	}
+	b.p.msg.Subject, b.p.msg.Reply, b.p.msg.Header, b.p.msg.Data = g.subject, reply, header, g.m.Body
+	if err := b.p.conn.nc.PublishMsg(&b.p.msg); err != nil {
+		b.p.fail(lostError(false, err))
+		b.p.conn.wire.Close()
+	}
 }
 
 // answered takes the answer to number n. It reports whether that was one to a
@@ -200,52 +226,49 @@ func (b *batcher) batchLocked(all []gathered) {
 func (b *batcher) answered(n uint64, ack *pubAck, err error) bool {
 	b.mu.Lock()
 	under := b.under
-	if under.messages == nil || n != under.last {
+	if under.empty() || n != under.last() {
 		b.mu.Unlock()
 		return false
 	}
 	b.under = batch{}
-	if under.first == under.last {
-		b.pumpLocked()
-		b.mu.Unlock()
-		return false
-	}
+	single := len(under.messages) == 1
 	stored := err == nil && ack != nil && ack.Batch == under.id && ack.Count == len(under.messages)
-	if !stored && !errors.Is(err, nats.ErrNoResponders) {
-		b.resolveLocked(under, err)
-		b.pumpLocked()
-		b.mu.Unlock()
-		return true
+	resolve := !single && !stored && !errors.Is(err, nats.ErrNoResponders)
+	if resolve {
+		b.rejectedLocked(under, err)
 	}
-	b.pumpLocked()
+	b.advanceLocked()
 	b.mu.Unlock()
-	for i := under.first; i <= under.last; i++ {
-		b.p.flight.take(i, func(tag uint64, subject string) { b.p.report(tag, outcome(subject, err)) })
+	if single || resolve {
+		return resolve
+	}
+	for _, n := range under.numbers {
+		b.p.flight.take(n, func(tag uint64, subject string) { b.p.report(tag, outcome(subject, err)) })
 	}
 	return true
 }
 
-// resolveLocked publishes the messages of a rejected batch one by one, so that
+// rejectedLocked publishes the messages of a rejected batch one by one, so that
 // each gets its own outcome.
-func (b *batcher) resolveLocked(under batch, err error) {
+func (b *batcher) rejectedLocked(u batch, err error) {
 	switch {
 	case err == nil, isCode(err, codeBatchDisabled):
 		b.off = true // no batch: the server took each message for itself, or the stream takes none
 	case isCode(err, codeBatchTooLarge):
-		b.most = max(len(under.messages)/2, 2)
+		b.most = max(len(u.messages)/2, 2)
 	}
-	for n := under.first; n <= under.last; n++ {
-		b.p.flight.take(n, nil)
-	}
-	b.singlesLocked(under.messages)
+	b.singlesLocked(u)
 }
 
-// denied forgets a batch the server did not allow. reporting is held.
+// denied forgets batches the server does not allow; what is under way to the
+// subject is told so. reporting is held.
 func (b *batcher) denied(subject string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.under.messages != nil && b.under.messages[0].subject == subject {
-		b.under = batch{}
-		b.pumpLocked()
+	for _, u := range []*batch{&b.under, &b.next} {
+		if !u.empty() && u.messages[0].subject == subject {
+			*u = batch{}
+		}
 	}
+	b.advanceLocked()
 }
