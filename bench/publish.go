@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -22,16 +23,18 @@ func windowGroups() []*group {
 			contenders: []contender{
 				{name: "raw nats.go PublishAsync, with a Nats-Msg-Id", run: rawWindow(window, true)},
 				{name: "raw nats.go PublishAsync, without", run: rawWindow(window, false)},
-				{name: "holdfast's pipeline", run: holdPipeline(window, true), goals: []goal{{metricRatio, atLeast, 1.1}, {metricCPURatio, atMost, 0.8}, {metricAllocs, atMost, 10}}},
-				{name: "holdfast's pipeline, without an ID", run: holdPipeline(window, false)},
+				{name: "holdfast's PublishAsync", run: holdWindow(window), goals: []goal{{metricRatio, atLeast, 1.1}, {metricCPURatio, atMost, 0.8}, {metricAllocs, atMost, 10}}},
+				{name: "holdfast's pipeline without the publisher", run: holdPipeline(window, true)},
+				{name: "the same, without an ID", run: holdPipeline(window, false)},
 			},
 		},
 		{
 			name: "publish, 1 KiB, window 256, sync_interval: always", n: 40_000, body: plain(kib), metric: metricRatio, trial: syncedTrial,
 			contenders: []contender{
 				{name: "raw nats.go PublishAsync, with a Nats-Msg-Id", n: 12_000, run: rawWindow(window, true)},
-				{name: "holdfast's pipeline", n: 12_000, run: holdPipeline(window, true)},
-				{name: "holdfast's pipeline, AtomicBatches", run: holdPipeline(window, true, jetstream.AtomicBatches()), goals: []goal{{metricRatio, atLeast, 3}}},
+				{name: "holdfast's PublishAsync", n: 12_000, run: holdWindow(window)},
+				{name: "holdfast's PublishAsync, AtomicBatches", run: holdWindow(window, jetstream.AtomicBatches()), goals: []goal{{metricRatio, atLeast, 3}}},
+				{name: "holdfast's pipeline without the publisher, AtomicBatches", run: holdPipeline(window, true, jetstream.AtomicBatches())},
 			},
 		},
 	}
@@ -73,6 +76,45 @@ func rawWindow(wide int, withID bool) func(context.Context, *job) error {
 		}
 		return j.wait(ctx)
 	}
+}
+
+// holdWindow publishes as a program does, with IDs that the publisher makes, and
+// looks at every outcome.
+func holdWindow(wide int, opts ...jetstream.Option) func(context.Context, *job) error {
+	return func(ctx context.Context, j *job) error {
+		js, err := jetstream.Connect(ctx, j.url, opts...)
+		if err != nil {
+			return err
+		}
+		p := holdfast.NewPublisher[[]byte](js, transport.Address{Name: j.subject}, holdfast.Window(wide, 0))
+		err = windowThrough(ctx, j, p, wide)
+		_, left := p.Close(ctx)
+		return errors.Join(err, left, js.Close(ctx))
+	}
+}
+
+func windowThrough(ctx context.Context, j *job, p *holdfast.Publisher[[]byte], wide int) error {
+	under := make([]*holdfast.Future, wide)
+	msgs := uint64(j.tally.msgs)
+	for seq := range msgs + uint64(wide) {
+		slot := &under[seq%uint64(wide)]
+		if *slot != nil {
+			if err := (*slot).Wait(ctx); err != nil {
+				return err
+			}
+			j.tally.hit(seq - uint64(wide))
+			*slot = nil
+		}
+		if seq >= msgs {
+			continue
+		}
+		f, err := p.PublishAsync(ctx, j.body(seq))
+		if err != nil {
+			return err
+		}
+		*slot = f
+	}
+	return j.wait(ctx)
 }
 
 // holdPipeline publishes through the transport's pipeline and a window that
