@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,16 +107,24 @@ func TestAfterFuncRunsOnceUnlessItIsStopped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newContext(t, time.Time{})
+		var mu sync.Mutex // some run on goroutines of their own
 		ran := map[string]int{}
-		stopped := c.AfterFunc(func() { ran["stopped"]++ })
-		kept := c.AfterFunc(func() { ran["kept"]++ })
-		context.AfterFunc(c, func() { ran["of package context"]++ })
+		note := func(name string) func() {
+			return func() {
+				mu.Lock()
+				defer mu.Unlock()
+				ran[name]++
+			}
+		}
+		stopped := c.AfterFunc(note("stopped"))
+		kept := c.AfterFunc(note("kept"))
+		context.AfterFunc(c, note("of package context"))
 		check.True(t, stopped(), "stopped in time")
 		check.True(t, !stopped(), "a second stop")
 		c.end(context.Canceled)
 		synctest.Wait()
 		check.True(t, !kept(), "too late to stop")
-		c.AfterFunc(func() { ran["late"]++ })
+		c.AfterFunc(note("late"))
 		synctest.Wait()
 		check.Equal(t, ran, map[string]int{"kept": 1, "of package context": 1, "late": 1})
 	})
