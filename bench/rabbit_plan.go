@@ -12,6 +12,7 @@ import (
 func rabbitGroups() []*group {
 	all := append(rabbitConsumeGroups(), rabbitFailureGroups()...)
 	all = append(all, rabbitPublishGroups()...)
+	all = append(all, rabbitWindowGroups()...)
 	for _, g := range all {
 		g.broker, g.body = onRabbit, plain(kib)
 		g.name = "rabbitmq: " + g.name
