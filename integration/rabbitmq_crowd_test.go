@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-go/holdfast/internal/wire"
 )
 
 // TestRabbitMQKillerIsBuriedAndItsNeighboursAreHandled: a message that ends the
@@ -77,4 +79,60 @@ func (s *strategyTrial) stories() string {
 		fmt.Fprintf(&b, "%q (%s after %d deliveries, %s) ", l.Body, l.Reason, l.Deliveries, l.Error)
 	}
 	return b.String()
+}
+
+// TestRabbitMQDeathBetweenCopyAndAckLeavesTwoMarkedCopies: trap 77. Where a
+// process dies after its retry copy was confirmed and before the original was
+// acked, there are two messages: under one ID, each with the number of its
+// attempt, and the copy says what it is a copy of.
+func TestRabbitMQDeathBetweenCopyAndAckLeavesTwoMarkedCopies(t *testing.T) {
+	t.Parallel()
+	s := newStrategyTrial(t, "header")
+	s.provision("bad")
+	s.start("copy:confirmed")
+	s.died()
+	ch, err := s.rmq.Connection().Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ch.Close()
+	eventually(t, time.Minute, "the original and its copy are back", func() bool {
+		q, err := ch.QueueDeclarePassive(s.child.Queue, true, false, false, false, nil)
+		return err == nil && q.Messages == 2
+	})
+	var original, copied int
+	for range 2 {
+		d, ok, err := ch.Get(s.child.Queue, false)
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		if d.MessageId != s.child.Queue+"-bad" || string(d.Body) != "bad" {
+			t.Errorf("%q is %q", d.MessageId, d.Body)
+		}
+		if d.Headers[wire.CopyOf] == nil {
+			original++
+			if d.Headers["x-delivery-count"] != int64(1) {
+				t.Errorf("the original is counted %v", d.Headers["x-delivery-count"])
+			}
+			continue
+		}
+		copied++
+		if d.Headers[wire.Deliveries] != int64(1) {
+			t.Errorf("the copy says that it was handed out %v times before", d.Headers[wire.Deliveries])
+		}
+	}
+	if original != 1 || copied != 1 {
+		t.Errorf("%d originals and %d copies", original, copied)
+	}
+	if _, ok, err := ch.Get(s.child.Queue, false); ok || err != nil {
+		t.Error("there is a third one", err)
+	}
+	if err := ch.Close(); err != nil { // both go back
+		t.Fatal(err)
+	}
+	s.start("")
+	s.ended("the dead letter", func() bool { return hasLetter(s) })
+	if n := s.noted("run bad"); n > 6 || len(s.letters()) != 1 {
+		t.Errorf("it ran %d times, and %d letters are listed", n, len(s.letters()))
+	}
 }

@@ -2,10 +2,14 @@ package integration_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/integration/internal/rabbittest"
@@ -150,4 +154,77 @@ func TestRabbitMQStopDuringAnAlarmGivesBackAtOnce(t *testing.T) {
 	}
 	b.Ctl(t, "set_vm_memory_high_watermark", "absolute", "4GB")
 	t.Log("the publish during the alarm:", during)
+}
+
+// A stop that cuts first attempts short takes nothing off the queue's delivery
+// limit: whatever the number of stops, every retry is still there.
+func TestRabbitMQStopsSpendNoRetryOfTheBroker(t *testing.T) {
+	t.Parallel()
+	w := newRabbitWorld(t, rabbittest.Shared(t))
+	cfg := rabbitmq.QueueConfig{Name: w.name, DeliveryLimit: 2}
+	w.queue(func(c *rabbitmq.QueueConfig) { *c = cfg })
+	w.publish("one")
+	for range 4 {
+		running := make(chan struct{}, 1)
+		w.stopped(cfg, func(ctx context.Context, _ *holdfast.Message[string]) error {
+			running <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		}, func() { <-running }, holdfast.BrokerRetries(2))
+	}
+	var log rabbitLog
+	w.stopped(cfg, func(_ context.Context, m *holdfast.Message[string]) error {
+		log.add(m.ID)
+		return errors.New("it does not work")
+	}, func() {
+		w.eventually("the broker dead-letters it", func() bool { return len(w.letters()) == 1 })
+	}, holdfast.BrokerRetries(2))
+	if n := len(log.all()); n != 3 {
+		t.Errorf("after the stops it ran %d times, want 3", n)
+	}
+}
+
+// What a foreign client sent without an ID is known again when it comes back: an
+// early RetryAfter does not cost the immediate retries that were not used.
+func TestRabbitMQForeignMessageIsChargedWhatItRan(t *testing.T) {
+	t.Parallel()
+	w := newRabbitWorld(t, rabbittest.Shared(t))
+	cfg := rabbitmq.QueueConfig{Name: w.name}
+	w.queue(nil)
+	if err := w.raw().Publish("", w.name, true, false, amqp.Publishing{Body: []byte("one"), ContentType: "text/plain"}); err != nil {
+		t.Fatal(err)
+	}
+	var log rabbitLog
+	w.stopped(cfg, func(_ context.Context, m *holdfast.Message[string]) error {
+		log.add(fmt.Sprint(m.Attempt))
+		return holdfast.RetryAfter(errors.New("busy"), 20*time.Millisecond)
+	}, func() {
+		w.eventually("the dead letter", func() bool { return len(w.letters()) == 1 })
+	}, holdfast.Retry{Attempts: 5, Immediate: 2, Backoff: holdfast.Constant(20 * time.Millisecond)})
+	if got := fmt.Sprint(log.all()); got != "[1 2 3 4 5]" {
+		t.Errorf("the attempts were %s", got)
+	}
+}
+
+// A classic queue whose order is kept cannot count what ends the process, and the
+// check says so.
+func TestRabbitMQCheckTellsThatAnOrderedClassicQueueBoundsNoCrash(t *testing.T) {
+	t.Parallel()
+	w := newRabbitWorld(t, rabbittest.Shared(t))
+	src := w.queue(func(c *rabbitmq.QueueConfig) { c.Type = rabbitmq.Classic })
+	for _, ordered := range []bool{false, true} {
+		want := w.want()
+		want.Ordered = ordered
+		found, err := w.rmq.Check(w.soon(), src, want)
+		if err != nil || !hasCode(found, transport.CodeNoCount, transport.LevelWarning) {
+			t.Errorf("ordered %v: %v, %v", ordered, found, err)
+		}
+		told := false
+		for _, f := range found {
+			told = told || strings.Contains(f.Fact, "for ever") && strings.Contains(f.Fix, "CountIn")
+		}
+		if told != ordered {
+			t.Errorf("ordered %v: it is told: %v", ordered, told)
+		}
+	}
 }

@@ -212,7 +212,13 @@ func (s *source) warnings(want transport.Want, v version) []transport.Finding {
 			fmt.Sprintf("the dead-lettering and the limits of the queue %s cannot be seen over AMQP: what the broker itself drops, expires or refuses may be lost", c.Name),
 			"look with rabbitmqctl list_queues name type arguments policy; add a net with "+s.netPolicy())
 	}
-	if c.Type == Classic {
+	moves := s.unordered(want)
+	switch {
+	case c.Type == Classic && !moves && want.Redelivery && !want.Counted:
+		warn(transport.CodeNoCount,
+			fmt.Sprintf("the queue %s is a classic queue: it counts no deliveries and is not replicated; to keep the order no message is moved to count it, so that one which ends the process each time comes back for ever", c.Name),
+			"use a quorum queue, or count attempts in a store (CountIn)")
+	case c.Type == Classic:
 		warn(transport.CodeNoCount,
 			fmt.Sprintf("the queue %s is a classic queue: it counts no deliveries and is not replicated; a message that was handed out before is copied to the end of the queue to count it", c.Name),
 			"use a quorum queue")

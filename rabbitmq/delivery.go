@@ -124,6 +124,10 @@ const (
 // most half of what the receiver may have is held, and no message so often that
 // the delivery limit of its queue comes near.
 func (r *receiver) holds(d *delivery, delay time.Duration) bool {
+	nameless := d.raw.MessageId == "" && d.raw.Headers[wire.Copy] == nil
+	if nameless { // nobody would know it again, and what is known of its attempts would be lost
+		return false
+	}
 	if r.src.cfg.Type != Quorum || delay > briefly || d.handed > r.src.cfg.DeliveryLimit/2 {
 		return false
 	}

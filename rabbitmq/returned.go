@@ -41,9 +41,10 @@ func (d *delivery) Return(ctx context.Context) error {
 }
 
 // unordered tells whether a message may be moved to the end of its queue.
-func (r *receiver) unordered() bool {
-	c := &r.src.cfg
-	return !r.src.stream() && !r.want.Ordered && !c.SingleActiveConsumer && !c.Exclusive
+func (r *receiver) unordered() bool { return r.src.unordered(r.want) }
+
+func (s *source) unordered(want transport.Want) bool {
+	return !s.stream() && !want.Ordered && !s.cfg.SingleActiveConsumer && !s.cfg.Exclusive
 }
 
 // moves tells whether a delivery that is given back uncharged is moved. A copy
@@ -60,10 +61,10 @@ func (r *receiver) moves(d *delivery) bool {
 // reconnects and other members, not this message. The policy bounds what is moved
 // on: the count goes on in the copy.
 func (r *receiver) wears(d *delivery) bool {
-	if d.handed <= 2 || r.src.cfg.Type == Classic || r.want.BrokerRetries > 0 || r.want.Reject {
+	if d.handed == 1 || r.src.cfg.Type == Classic || r.want.BrokerRetries > 0 {
 		return false
 	}
-	return d.handed > r.src.limit()/2 && r.moves(d)
+	return d.handed > max(r.src.limit()/2, 1) && r.moves(d)
 }
 
 // limit is the delivery limit of the queue, as far as it is known.
