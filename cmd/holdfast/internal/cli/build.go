@@ -145,6 +145,9 @@ func sourceOf(ctx context.Context, s config.Subscription, d *dialer) (holdfast.S
 	if err != nil {
 		return nil, err
 	}
+	if src := watchOf(js, s.From); src != nil {
+		return src, nil
+	}
 	return js.Consumer(jetstream.ConsumerConfig{
 		Stream: s.From.Stream, Subjects: s.From.Subjects, Durable: s.From.Durable,
 		Start: startOf(s.From.Start), Mode: modeOf(s.From.Mode),
@@ -183,6 +186,8 @@ func startOf(s config.Start) jetstream.StartPolicy {
 		return jetstream.StartNew()
 	case config.StartLast:
 		return jetstream.StartLast()
+	case config.StartCurrent:
+		return jetstream.StartLastPerSubject()
 	case config.StartSequence:
 		return jetstream.StartSequence(s.Sequence)
 	case config.StartTime:

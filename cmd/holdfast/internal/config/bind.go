@@ -136,7 +136,7 @@ func (w *walker) shared(nodes []*value, subs []Subscription) {
 func (f From) shares() (what, kind, key string) {
 	switch {
 	case f.JetStream() && f.Durable != "":
-		return fmt.Sprintf("durable %q of stream %s", f.Durable, f.Stream), "durable", "durable"
+		return fmt.Sprintf("durable %q of stream %s", f.Durable, f.stream()), "durable", "durable"
 	case f.Queue != nil && !f.Queue.Stream():
 		return fmt.Sprintf("queue %q", f.Queue.Name), "queue", "queue"
 	default:
@@ -180,12 +180,14 @@ func (w *walker) from(v *value, name string) From {
 	f := From{
 		Stream: v.get("stream").str(), Subjects: v.get("subjects").strs(), Durable: v.get("durable").str(),
 		Mode: v.get("mode").str(), Subject: v.get("subject").str(), Group: v.get("group").str(),
+		KV: v.get("kv").str(), Keys: v.get("keys").strs(), Object: v.get("object").str(),
 	}
 	w.oneSource(v)
-	for _, s := range append(items(v.fields["subjects"]), v.get("subject")) {
+	for _, s := range append(append(items(v.fields["subjects"]), v.get("subject")), items(v.fields["keys"])...) {
 		w.subject(s)
 	}
 	f.Start = w.start(v.get("start"))
+	w.watchStart(v, f)
 	f.Queue = w.queue(v)
 	if f.JetStream() && f.Durable == "" {
 		f.Durable = name
@@ -248,6 +250,17 @@ func (w *walker) start(v *value) Start {
 		w.fault(v.node, CodeValue, "write "+startWords, "start: %q is not %s", v.text, map[StartKind]string{StartSequence: "a sequence", StartTime: "a time with its zone"}[s.Kind])
 	}
 	return s
+}
+
+// watchStart refuses starts that fit a stream and not a watch, or the reverse.
+func (w *walker) watchStart(v *value, f From) {
+	start := v.get("start")
+	switch watch := f.KV != "" || f.Object != ""; {
+	case watch && f.Start.Kind == StartLast:
+		w.fault(start.node, CodeValue, "write current: the last revision of each key", "start: last is the last message of a stream, and this is a watch of many keys")
+	case !watch && f.Start.Kind == StartCurrent:
+		w.fault(start.node, CodeValue, "write all, new or last; current is for kv and object", "start: current is for a watch, and this is none")
+	}
 }
 
 func (w *walker) handler(v *value, name string) Handler {

@@ -49,11 +49,15 @@ type Subscription struct {
 	OrderBy     OrderBy
 }
 
-// From is a JetStream source when Stream is set, a RabbitMQ source when Queue is
-// set, and a core NATS source otherwise.
+// From is a JetStream source when Stream is set, a watch of a key-value bucket
+// when KV is, a watch of an object store when Object is, a RabbitMQ source when
+// Queue is, and a core NATS source otherwise.
 type From struct {
 	Stream   string
 	Subjects []string
+	KV       string
+	Keys     []string // patterns of KV; empty: all
+	Object   string
 	Durable  string // never empty on JetStream: the subscription's name by default
 	Start    Start
 	Mode     string // "verify", "ensure" or "update"
@@ -64,8 +68,20 @@ type From struct {
 	Queue *Queue
 }
 
-// JetStream tells whether it is a JetStream source.
-func (f From) JetStream() bool { return f.Stream != "" }
+// JetStream tells whether it is a source on JetStream, watches among them.
+func (f From) JetStream() bool { return f.stream() != "" }
+
+// stream is the stream it takes its messages from; "" elsewhere than on JetStream.
+func (f From) stream() string {
+	switch {
+	case f.KV != "":
+		return "KV_" + f.KV
+	case f.Object != "":
+		return "OBJ_" + f.Object
+	default:
+		return f.Stream
+	}
+}
 
 // Queue is a source on RabbitMQ.
 type Queue struct {
@@ -102,6 +118,7 @@ const (
 	StartAll      StartKind = "all"
 	StartNew      StartKind = "new"
 	StartLast     StartKind = "last"
+	StartCurrent  StartKind = "current" // the last of each key, for watches
 	StartSequence StartKind = "sequence"
 	StartTime     StartKind = "time"
 )

@@ -63,8 +63,8 @@ const (
 	durableWord = "no spaces, '.', '*', '>', '/' or '\\'"
 	subjectForm = `^[^\s.]+(\.[^\s.]+)*$`
 	subjectWord = "tokens between dots, without spaces; '*' stands for one token, '>' for the rest"
-	startForm   = `^(all|new|last|sequence:[1-9][0-9]{0,18}|time:[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$`
-	startWords  = "all, new, last, sequence:N, or time:2026-01-31T12:00:00Z"
+	startForm   = `^(all|new|last|current|sequence:[1-9][0-9]{0,18}|time:[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$`
+	startWords  = "all, new, last, current (of a watch), sequence:N, or time:2026-01-31T12:00:00Z"
 	orderForm   = `^(key|subject|header:[^\s:]+)$`
 	orderWords  = "key, subject, or header:NAME"
 	brokerForm  = `^(nats|tls|ws|wss|amqp|amqps)://[^\s]+$`
@@ -98,11 +98,14 @@ func subscriptionShape() *shape {
 }
 
 func fromShape() *shape {
-	return &shape{kind: object, doc: "The source: {stream, ...} on JetStream, {subject, group} on core NATS, or {queue, ...} on RabbitMQ.", fields: append([]field{
+	return &shape{kind: object, doc: "The source: {stream, ...} on JetStream, {kv, ...} or {object, ...} for the changes of a bucket or an object store there, {subject, group} on core NATS, or {queue, ...} on RabbitMQ.", fields: append([]field{
 		{name: "stream", shape: &shape{kind: text, form: durableForm, forms: durableWord, sample: "ORDERS", doc: "The JetStream stream. It is created when it is missing and the mode allows it."}},
 		{name: "subjects", shape: &shape{kind: list, min: 1, elem: subjectShape(), doc: "The subjects to consume; also those of a stream that is created. Left out: all of the stream."}},
+		{name: "kv", shape: &shape{kind: text, form: nameForm, forms: nameWords, sample: "prices", doc: "The key-value bucket whose changes are handled. It is created when it is missing and the mode allows it."}},
+		{name: "keys", shape: &shape{kind: list, min: 1, elem: keyShape(), doc: "The keys of the bucket to watch. Left out: all."}},
+		{name: "object", shape: &shape{kind: text, form: nameForm, forms: nameWords, sample: "files", doc: "The object store whose changes are handled: the body is what is known of the object, as JSON."}},
 		{name: "durable", shape: &shape{kind: text, form: durableForm, forms: durableWord, sample: "orders", doc: "The durable consumer. Default: the name of the subscription."}},
-		{name: "start", shape: &shape{kind: text, form: startForm, forms: startWords, sample: "all", doc: "Where a new consumer starts. An existing one goes on where it stood."}},
+		{name: "start", shape: &shape{kind: text, form: startForm, forms: startWords, sample: "all", doc: "Where a new consumer starts. An existing one goes on where it stood. A watch takes new, current (the last revision of each key) or all (with history)."}},
 		{name: "mode", shape: &shape{kind: text, enum: []string{"verify", "ensure", "update"}, sample: "ensure", doc: "verify: create nothing. ensure (default): create what is missing. update: also change what differs."}},
 		{name: "subject", shape: subjectShape()},
 		{name: "group", shape: &shape{kind: text, form: `^\S+$`, forms: "no spaces", sample: "workers", doc: "The queue group on core NATS: each message goes to one member."}},
@@ -111,6 +114,10 @@ func fromShape() *shape {
 
 func subjectShape() *shape {
 	return &shape{kind: text, form: subjectForm, forms: subjectWord, sample: "orders.>", doc: "A subject, wildcards allowed."}
+}
+
+func keyShape() *shape {
+	return &shape{kind: text, form: `^[-/_=.a-zA-Z0-9*]*>?$`, forms: "letters, digits and - / _ = . ; '*' stands for one token, '>' for the rest", sample: "orders.*", doc: "A key, wildcards allowed."}
 }
 
 func handlerShape() *shape {

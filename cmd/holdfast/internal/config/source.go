@@ -26,6 +26,8 @@ func sourceKinds() []sourceKind {
 	}
 	return []sourceKind{
 		{"JetStream", FamilyNATS, "stream", []string{"stream", "subjects", "durable", "start", "mode"}, "stream: ORDERS"},
+		{"a watch of a bucket", FamilyNATS, "kv", []string{"kv", "keys"}, "kv: prices"},
+		{"a watch of an object store", FamilyNATS, "object", []string{"object"}, "object: files"},
 		{"core NATS", FamilyNATS, "subject", []string{"subject", "group"}, "subject: orders.placed"},
 		queue,
 	}
@@ -36,6 +38,9 @@ func (w *walker) oneSource(v *value) {
 	var kind, other sourceKind
 	var said, more *yaml.Node
 	for _, k := range sourceKinds() {
+		if k.key == "stream" && (v.has("kv") || v.has("object")) {
+			k.keys = []string{"stream", "subjects"} // the others fit a watch as well
+		}
 		key := first(v, k.keys...)
 		switch {
 		case key == nil:
@@ -51,7 +56,7 @@ func (w *walker) oneSource(v *value) {
 	case more != nil:
 		w.fault(more, CodeExclusive, mixedHint(more.Value, kind.key), "%q is %s and %q is %s; a source is one of them", more.Value, other.name, said.Value, kind.name)
 	case said == nil:
-		w.fault(v.node, CodeMissing, "write from: {stream: ORDERS, subjects: [\"orders.>\"], start: all}, from: {subject: orders.placed} or, on RabbitMQ, from: {queue: orders}", "from says neither a stream nor a subject nor a queue")
+		w.fault(v.node, CodeMissing, "write from: {stream: ORDERS, subjects: [\"orders.>\"], start: all}, from: {subject: orders.placed} or, on RabbitMQ, from: {queue: orders}", "from says neither a stream nor a subject, a bucket (kv), an object store (object) or a queue")
 	case !v.has(kind.key):
 		w.fault(v.node, CodeMissing, "add "+strconv.Quote(kind.key)+", for example "+kind.sample, "from has %q but no %q", said.Value, kind.key)
 	}
@@ -68,7 +73,10 @@ func mixedHint(keys ...string) string {
 	case has("group") && has("queue"):
 		return "remove it: consumers of one queue share its messages"
 	}
-	return "write {stream, subjects, durable, start, mode}, {subject, group}, or {queue, type, bindings, declare, ...}"
+	if has("kv") && has("subjects") {
+		return "write keys: in place of subjects:"
+	}
+	return "write {stream, subjects, durable, start, mode}, {kv, keys, durable, start, mode}, {object, durable, start, mode}, {subject, group}, or {queue, type, bindings, declare, ...}"
 }
 
 // oneFamily refuses a list of brokers of several kinds, and one for RabbitMQ with
@@ -130,6 +138,8 @@ func familyHint(key, url string) string {
 		return "add broker: amqp://HOST:5672/ to the file, or write from: {stream: NAME, subjects: [...], start: all}"
 	case key == "queue":
 		return "write from: {stream: NAME, subjects: [...], start: all}, or name a broker with amqp://"
+	case key == "kv" || key == "object":
+		return "name a broker with nats://: RabbitMQ has neither buckets nor object stores"
 	case key == "stream":
 		return "write from: {queue: NAME, bindings: [{exchange: ..., kind: topic, key: ...}]}, or {queue: NAME, type: stream, offset: next}, or name a broker with nats://"
 	default:
