@@ -3,10 +3,13 @@ package integration_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
+	"net"
 	"runtime/pprof"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -423,4 +426,39 @@ func TestJetStreamPipelineLeavesNoGoroutine(t *testing.T) {
 		_ = pprof.Lookup("goroutine").WriteTo(&all, 1)
 		return !strings.Contains(all.String(), `"`+label+`":"yes"`)
 	})
+}
+
+// countingDialer is a dialer of a user's own.
+type countingDialer struct{ n atomic.Int32 }
+
+func (d *countingDialer) Dial(network, address string) (net.Conn, error) {
+	d.n.Add(1)
+	return net.Dial(network, address)
+}
+
+func TestJetStreamPipelineUsesTLSAndTheDialerOfTheTransport(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t, t.TempDir(), "ca")
+	ca.issue("server", nil)
+	pair, err := tls.LoadX509KeyPair(ca.path("server.pem"), ca.path("server-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := natstest.Start(t, natstest.WithOptions(func(o *server.Options) {
+		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+		o.TLSTimeout = patience.Seconds()
+	}))
+	w := &jsWorld{T: t, ctx: testContext(t), server: s}
+	dialer := &countingDialer{}
+	w.js, _ = w.connect(s.URL(), jetstream.WithNATSOptions(
+		nats.Secure(&tls.Config{RootCAs: ca.pool(), MinVersion: tls.VersionTLS12}), nats.SetCustomDialer(dialer)))
+	w.stream(natsjs.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+	before := dialer.n.Load()
+	if err := one(t, w.ctx, w.js, transport.Address{Name: "orders.a"}, numbered(0)); err != nil {
+		t.Fatal(err)
+	}
+	if dialer.n.Load() == before {
+		t.Error("the connection for publishing was not made by the user's dialer")
+	}
+	w.storedInOrder("ORDERS", 1)
 }
