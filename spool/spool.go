@@ -128,8 +128,11 @@ type Damage struct {
 // String says it in a sentence.
 func (d Damage) String() string {
 	s := fmt.Sprintf("%s: %d bytes at %d cannot be read", d.Segment, d.Length, d.Offset)
-	if d.Records > 0 {
-		s += fmt.Sprintf(", up to %d records", d.Records)
+	switch {
+	case d.Records == 1:
+		s += ", at most one record"
+	case d.Records > 1:
+		s += fmt.Sprintf(", at most %d records", d.Records)
 	}
 	switch {
 	case d.Err != nil:

@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": daemon, "halt": halt, "kill9": kill9, "until": until, "hook": hook, "code": code, "term": term,
+			"daemon": daemon, "halt": halt, "kill9": kill9, "until": until, "hook": hook, "code": code, "term": term, "fill": fill,
 		},
 	})
 }

@@ -105,7 +105,7 @@ func (p *program) root() *cobra.Command {
 	f.BoolVarP(&p.Quiet, "quiet", "q", false, "say nothing but data and errors")
 	f.BoolVarP(&p.verbose, "verbose", "v", false, "say more")
 	root.AddCommand(
-		p.runCommand(), p.checkCommand(), p.publishCommand(), p.kvCommand(), p.objectCommand(), p.dlqCommand(), p.devCommand(),
+		p.runCommand(), p.checkCommand(), p.publishCommand(), p.kvCommand(), p.objectCommand(), p.dlqCommand(), p.spoolCommand(), p.devCommand(),
 		p.demoCommand(), p.explainCommand(), p.schemaCommand(), p.versionCommand(),
 	)
 	must(root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp)))
