@@ -38,6 +38,7 @@ func (c *checker) stream(ctx context.Context) *natsjs.StreamInfo {
 	if diff := diffStream(next, have); len(diff) > 0 {
 		c.drift(transport.CodeStreamDrift, "the stream "+name, diff)
 	}
+	c.watchable(have)
 	c.streamKeeps(have)
 	c.streamWaits(have)
 	c.filtersInside(have)

@@ -192,6 +192,13 @@ func (w *watch) took(l *lane, d *delivery) {
 	}
 }
 
+// watchable checks that the stream of a watch is what it is taken for.
+func (c *checker) watchable(have natsjs.StreamConfig) {
+	if w := c.s.watch; w != nil && !w.isOne(have) {
+		c.fail(transport.CodeNotABucket, "the stream "+have.Name+" is there and cannot be the "+w.what(), "use another name, or remove the stream")
+	}
+}
+
 // watched checks what is peculiar to a watch.
 func (c *checker) watched() {
 	if c.want.Delay && !c.want.Ordered && c.s.watch.objects == nil {
