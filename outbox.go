@@ -3,7 +3,6 @@ package holdfast
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base32"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -56,7 +55,7 @@ func (b *outbox) derive(o *outgoing) string {
 	if n := b.count(sum); n > 0 {
 		binary.BigEndian.PutUint64(sum[:8], binary.BigEndian.Uint64(sum[:8])+n)
 	}
-	return base32.NewEncoding(idAlphabet).WithPadding(base32.NoPadding).EncodeToString(sum[:16])
+	return encodeID([16]byte(sum[:16]))
 }
 
 // count returns how often the very same thing was published before.

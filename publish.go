@@ -3,7 +3,6 @@ package holdfast
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base32"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -302,5 +301,17 @@ func newID() string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(time.Now().UnixMilli())<<16)
 	rand.Read(b[6:]) // never fails: crypto/rand ends the process instead
-	return base32.NewEncoding(idAlphabet).WithPadding(base32.NoPadding).EncodeToString(b[:])
+	return encodeID(b)
+}
+
+// encodeID writes 128 bits as 26 characters, five bits each, the first ones
+// first.
+func encodeID(b [16]byte) string {
+	var text [26]byte
+	high, low := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	for i := range text {
+		text[i] = idAlphabet[high>>59]
+		high, low = high<<5|low>>59, low<<5
+	}
+	return string(text[:])
 }
