@@ -3,7 +3,6 @@ package holdfast_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +91,6 @@ func TestTransformAcksWhenItsOutputsAreStored(t *testing.T) {
 		w.publish("bad")
 		w.pass(time.Minute)
 		check.Equal(t, len(w.letters()), 1)
-		check.Equal(t, w.b.Len("bills"), 4, fmt.Sprint("two attempts published the same two, once each"))
+		check.Equal(t, w.b.Len("bills"), 4, "two attempts published the same two, once each")
 	})
 }

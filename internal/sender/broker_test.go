@@ -47,7 +47,6 @@ type line struct {
 	done   chan struct{}
 	mu     sync.Mutex
 	err    error
-	once   sync.Once
 }
 
 type outcome struct {

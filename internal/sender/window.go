@@ -20,7 +20,6 @@ type entry struct {
 	sentAt  uint64
 	refused uint64 // when the broker first refused it for a moment, plus one
 	killed  int    // connections that broke while it was under way alone
-	err     error  // that refusal
 }
 
 // window holds the messages without an outcome in the order of their tags. Its
