@@ -20,8 +20,8 @@ const (
 	AppID           = "Amqp-App-Id"
 	ReplyTo         = "Amqp-Reply-To"
 	UserID          = "Amqp-User-Id"    // must be the connected user
-	Priority        = "Amqp-Priority"   // 0 to 255
-	Expiration      = "Amqp-Expiration" // milliseconds
+	Priority        = "Amqp-Priority"   // 0 to 255; Message.Priority goes before it
+	Expiration      = "Amqp-Expiration" // milliseconds; Message.TTL goes before it
 	Timestamp       = "Amqp-Timestamp"  // RFC 3339; Message.Time shows it
 	// TypedHeader holds the typed form of headers that are not text, as JSON.
 	TypedHeader = "Amqp-Typed-Headers"

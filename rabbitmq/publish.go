@@ -32,6 +32,10 @@ func QueueAddress(name string) transport.Address { return transport.Address{Key:
 // mandatory: nil means that the broker has confirmed it and that at least one
 // queue took it. While the broker blocks publishers, Publish waits for ctx and
 // for the confirm timeout, and then says why.
+//
+// A TTL counts when the message is the next in its queue. A priority counts in
+// classic queues with x-max-priority, and since 4.0 in quorum queues; the broker
+// does not say where it has no effect. NotBefore is refused.
 func (t *Transport) Publish(ctx context.Context, to transport.Address, m *transport.Message) error {
 	if err := checkHeaders("publish", to, m); err != nil {
 		return err
