@@ -160,11 +160,23 @@ func queueOf(q *config.Queue) rabbitmq.QueueConfig {
 		Name: q.Name, Type: rabbitmq.QueueType(q.Type), Declare: declareOf(q.Declare), Arguments: q.Arguments,
 		DeliveryLimit: q.DeliveryLimit, DeadLetterExchange: q.DeadLetterExchange, DeadLetterKey: q.DeadLetterKey,
 		SingleActiveConsumer: q.SingleActive, ConsumerPriority: q.Priority, Offset: q.Offset,
+		Exclusive: q.Exclusive, ConsumerArguments: q.ConsumerArguments, Bindings: bindingsOf(q.Bindings),
 	}
-	for _, b := range q.Bindings {
-		cfg.Bindings = append(cfg.Bindings, rabbitmq.Binding{Exchange: b.Exchange, Kind: b.Kind, Key: b.Key, Args: b.Args})
+	for _, e := range q.Exchanges {
+		cfg.Exchanges = append(cfg.Exchanges, rabbitmq.ExchangeConfig{
+			Name: e.Name, Kind: e.Kind, Alternate: e.Alternate, Internal: e.Internal, AutoDelete: e.AutoDelete, Transient: e.Transient,
+			Args: e.Args, Bindings: bindingsOf(e.Bindings),
+		})
 	}
 	return cfg
+}
+
+func bindingsOf(in []config.Binding) []rabbitmq.Binding {
+	var out []rabbitmq.Binding
+	for _, b := range in {
+		out = append(out, rabbitmq.Binding{Exchange: b.Exchange, Kind: b.Kind, Key: b.Key, Args: b.Args})
+	}
+	return out
 }
 
 func declareOf(mode string) rabbitmq.DeclareMode {

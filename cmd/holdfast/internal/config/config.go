@@ -95,8 +95,20 @@ type Queue struct {
 	DeadLetterExchange string
 	DeadLetterKey      string
 	SingleActive       bool
+	Exclusive          bool
 	Priority           int
 	Offset             any // string, int64 or time.Time; nil: not said
+	Exchanges          []Exchange
+	// ConsumerArguments are like Arguments.
+	ConsumerArguments map[string]any
+}
+
+// Exchange is declared before the bindings of a queue.
+type Exchange struct {
+	Name, Kind, Alternate           string
+	Internal, AutoDelete, Transient bool
+	Args                            map[string]any
+	Bindings                        []Binding // from other exchanges to this one
 }
 
 // Stream tells whether the queue is a log that is read and not emptied.

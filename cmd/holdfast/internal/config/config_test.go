@@ -132,6 +132,22 @@ func TestAFileForRabbitMQIsRead(t *testing.T) {
 	if n := c.Subscriptions[3].From.Queue.Offset; n != int64(512) {
 		t.Errorf("offset: %v", n)
 	}
+	routed := &config.Queue{
+		Name: "routed", Type: "classic", Declare: "ensure", Exclusive: true,
+		ConsumerArguments: map[string]any{"x-cancel-on-ha-failover": true},
+		Bindings:          []config.Binding{{Exchange: "spread", Key: "10"}},
+		Exchanges: []config.Exchange{
+			{Name: "shop", Kind: "topic", Alternate: "unrouted"},
+			{Name: "unrouted", Kind: "fanout", Transient: true},
+			{
+				Name: "spread", Kind: "x-consistent-hash", Internal: true, AutoDelete: true, Args: map[string]any{"hash-header": "customer"},
+				Bindings: []config.Binding{{Exchange: "shop", Key: "orders.#"}, {Exchange: "legacy", Kind: "direct", Key: "order", Args: map[string]any{"x": int64(1)}}},
+			},
+		},
+	}
+	if got := c.Subscriptions[4].From.Queue; !reflect.DeepEqual(got, routed) {
+		t.Errorf("queue: %+v, want %+v", got, routed)
+	}
 }
 
 func TestWhatIsAllowedAndLikelyNotMeantIsAWarning(t *testing.T) {

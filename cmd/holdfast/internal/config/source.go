@@ -168,13 +168,16 @@ func (w *walker) queue(v *value) *Queue {
 	if n := v.get("priority"); n != nil {
 		q.Priority = n.num
 	}
-	if b := v.get("single_active_consumer"); b != nil {
-		q.SingleActive = b.yes
-	}
+	q.SingleActive = v.is("single_active_consumer")
 	q.Offset = w.offset(v.get("offset"))
+	if a := v.get("consumer_arguments"); a != nil {
+		q.ConsumerArguments = a.table
+	}
+	q.Exclusive = v.is("exclusive")
 	for _, b := range items(v.fields["bindings"]) {
 		q.Bindings = append(q.Bindings, w.binding(b))
 	}
+	q.Exchanges = w.exchanges(v)
 	w.queueLimits(v, q)
 	return q
 }
@@ -233,12 +236,15 @@ func (w *walker) queueLimits(v *value, q *Queue) {
 		}
 	}
 	if q.Declare == "adopt" {
-		for _, key := range []string{"bindings", "arguments", "delivery_limit", "single_active_consumer"} {
+		for _, key := range []string{"bindings", "exchanges", "arguments", "delivery_limit", "single_active_consumer"} {
 			refuse(key, "remove it, or write declare: ensure", "%s has no effect with declare: adopt, which changes nothing about the queue", key)
 		}
 	}
 	if !q.Stream() {
 		refuse("offset", "remove it, or write type: stream", "offset is for streams: a queue gives what is in it")
+	}
+	if q.Exclusive && q.Type != "classic" && q.Declare != "adopt" {
+		refuse("exclusive", "write type: classic, or single_active_consumer: true in its place", "only a classic queue can be consumed exclusively")
 	}
 	if q.Type == "classic" || q.Stream() {
 		refuse("delivery_limit", "remove it, or write type: quorum", "a %s queue has no delivery limit", q.Type)

@@ -46,6 +46,12 @@ func (v *value) get(name string) *value {
 // has tells whether the key is written in the file, usable or not.
 func (v *value) has(name string) bool { return v != nil && v.fields[name] != nil }
 
+// is tells whether the field is there and true.
+func (v *value) is(name string) bool {
+	f := v.get(name)
+	return f != nil && f.yes
+}
+
 func (v *value) str() string {
 	if v == nil {
 		return ""
