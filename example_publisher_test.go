@@ -130,6 +130,7 @@ func ExamplePublisher_PublishAsync_handler() {
 	bills := s.broker.Queue(memory.QueueConfig{Name: "bills", Subjects: []string{"bills"}})
 	_, _ = s.broker.Provision(context.Background(), bills, transport.Want{})
 	p := holdfast.NewPublisher[string](s.broker, transport.Address{Name: "bills"})
+	handled := make(chan struct{})
 	holdfast.Handle(s.app, s.words, func(ctx context.Context, m *holdfast.Message[string]) error {
 		if _, err := p.PublishAsync(ctx, "bill for "+m.Body); err != nil {
 			return err
@@ -137,13 +138,12 @@ func ExamplePublisher_PublishAsync_handler() {
 		if m.Attempt == 1 {
 			return errors.New("something else failed")
 		}
+		close(handled)
 		return nil
 	}, holdfast.Retry{Attempts: 2, Immediate: 1})
 	stop := start(s.app)
 	_ = holdfast.NewPublisher[string](s.broker, transport.Address{Name: "words"}).Publish(context.Background(), "tea")
-	for s.broker.Len("words") > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-handled
 	stop()
 	fmt.Println(s.broker.Len("bills"), "bill")
 	// Output: 1 bill
@@ -174,14 +174,14 @@ func ExampleTransform() {
 	bills := s.broker.Queue(memory.QueueConfig{Name: "bills", Subjects: []string{"bills"}})
 	_, _ = s.broker.Provision(context.Background(), bills, transport.Want{})
 	p := holdfast.NewPublisher[string](s.broker, transport.Address{Name: "bills"})
+	handled := make(chan struct{})
 	holdfast.Transform(s.app, s.words, func(_ context.Context, m *holdfast.Message[string]) ([]holdfast.Output, error) {
+		close(handled)
 		return []holdfast.Output{p.Output("bill for " + m.Body)}, nil // stored before the ack
 	})
 	stop := start(s.app)
 	_ = holdfast.NewPublisher[string](s.broker, transport.Address{Name: "words"}).Publish(context.Background(), "tea")
-	for s.broker.Len("words") > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-handled
 	stop()
 	fmt.Println(s.broker.Len("bills"), "bill")
 	// Output: 1 bill
