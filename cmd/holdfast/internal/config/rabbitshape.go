@@ -24,7 +24,7 @@ func queueFields() []field {
 		{name: "arguments", shape: &shape{kind: table, doc: "Arguments of the queue beyond those that holdfast sets, such as x-max-length."}},
 		{name: "delivery_limit", shape: &shape{kind: number, min: 1, max: 1000000, sample: "100", doc: "How often a quorum queue hands out one message at most before it dead-letters it by itself: a net below the policy. Default 100. It cannot be changed later."}},
 		{name: "dead_letter_exchange", shape: exchangeShape("Where the queue itself sends what it rejects. Default: to QUEUE.dead; an adopted queue: none.")},
-		{name: "dead_letter_key", shape: keyShape("The routing key with which it does. Default: that of the message.")},
+		{name: "dead_letter_key", shape: routingShape("The routing key with which it does. Default: that of the message.")},
 		{name: "single_active_consumer", shape: &shape{kind: boolean, sample: "true", doc: "One consumer at a time gets messages, and another takes over when it is gone. Default false."}},
 		{name: "exclusive", shape: &shape{kind: boolean, sample: "true", doc: "No other consumer is let in while ours is there. Classic queues only. Default false."}},
 		{name: "consumer_arguments", shape: &shape{kind: table, doc: "Arguments of the consumer beyond those that holdfast sets."}},
@@ -37,7 +37,7 @@ func exchangeShape(doc string) *shape {
 	return &shape{kind: text, form: exchangeForm, forms: exchangeWords, sample: "orders", doc: doc}
 }
 
-func keyShape(doc string) *shape {
+func routingShape(doc string) *shape {
 	return &shape{kind: text, form: routingForm, forms: routingWords, sample: "orders.#", doc: doc}
 }
 
@@ -50,7 +50,7 @@ func bindingsShape(one, all string) *shape {
 	return &shape{kind: list, min: 1, elem: &shape{kind: object, doc: one, fields: []field{
 		{name: "exchange", required: true, shape: exchangeShape("The exchange that messages come from.")},
 		{name: "kind", shape: typeShape("Its type, with which it is declared when it is missing. Left out: it is there already, or stands in exchanges.")},
-		{name: "key", shape: keyShape("The routing key or pattern.")},
+		{name: "key", shape: routingShape("The routing key or pattern.")},
 		{name: "args", shape: &shape{kind: table, doc: "Arguments of the binding, such as the headers to match."}},
 	}}, doc: all}
 }
