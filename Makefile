@@ -26,7 +26,7 @@ NPM_LOCKS = $(shell find . -name package-lock.json -not -path '*/node_modules/*'
 NPM_DONE  = $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(NPM_LOCKS))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint format vet staticcheck arch demo bench fuzz-short tidy clean cc old-nats
+.PHONY: help build test lint format vet staticcheck arch demo bench fuzz-short fault-short fault fault-mutate bin/fault tidy clean cc old-nats
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,6 +82,20 @@ fuzz-short: ## run every fuzz test for FUZZTIME (10s)
 		echo "== $$dir: $$name"; \
 		(cd "$$dir" && $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) .); \
 	done
+
+# The fault harness is no go test: it ends with its table, and its status says
+# whether a guarantee is broken.
+bin/fault:
+	@$(GO) -C integration build -o ../bin/fault ./fault
+
+fault-short: bin/fault ## break brokers, networks, disks and publishers, and count what is lost
+	@bin/fault $(FAULT)
+
+fault: bin/fault ## the long form, whose table is kept in integration/fault/RESULTS.md
+	@bin/fault -long $(FAULT)
+
+fault-mutate: bin/fault ## remove one guard after the other; each must be noticed by a row of faults
+	@cd integration && ../bin/fault -mutate $(FAULT)
 
 # go mod tidy does not read go.work, so a nested module finds the library by a
 # replace that lasts as long as the command.

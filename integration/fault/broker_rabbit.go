@@ -20,6 +20,7 @@ type rabbitBroker struct {
 	node  *rabbitnode.Node
 	queue string // the type of its queues
 	young time.Time
+	taken map[string][]string // what was taken to make room, by queue
 }
 
 func newRabbit(queue string) (*rabbitBroker, error) {
@@ -27,7 +28,7 @@ func newRabbit(queue string) (*rabbitBroker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rabbitBroker{node: n, queue: queue}, nil
+	return &rabbitBroker{node: n, queue: queue, taken: map[string][]string{}}, nil
 }
 
 func (b *rabbitBroker) protocol() string       { return "amqp" }
@@ -78,13 +79,16 @@ func (b *rabbitBroker) with(do func(*amqp.Channel) error) error {
 	return do(ch)
 }
 
-// policy is the name of the one that limits a queue.
-func policy(name string) string { return "limit-" + name }
+// limit makes a queue refuse more messages than n.
+func (b *rabbitBroker) limit(name string, n int) error {
+	definition := fmt.Sprintf(`{"max-length":%d,"overflow":"reject-publish"}`, n)
+	_, err := b.node.Ctl("set_policy", "limit-"+name, "^"+name+"$", definition, "--apply-to", "queues")
+	return err
+}
 
 func (b *rabbitBroker) create(_ context.Context, name string, limit int) error {
 	if limit > 0 {
-		definition := fmt.Sprintf(`{"max-length":%d,"overflow":"reject-publish"}`, limit)
-		if _, err := b.node.Ctl("set_policy", policy(name), "^"+name+"$", definition, "--apply-to", "queues"); err != nil {
+		if err := b.limit(name, limit); err != nil {
 			return err
 		}
 	}
@@ -96,9 +100,23 @@ func (b *rabbitBroker) create(_ context.Context, name string, limit int) error {
 	return err
 }
 
+// unlimit raises the limit and takes messages: a quorum queue of RabbitMQ 3.10 that
+// refuses goes on refusing for ever when its limit is removed, and looks at a higher
+// one when something is taken.
 func (b *rabbitBroker) unlimit(_ context.Context, name string) error {
-	_, err := b.node.Ctl("clear_policy", policy(name))
-	return err
+	if err := b.limit(name, 1_000_000); err != nil {
+		return err
+	}
+	return b.with(func(ch *amqp.Channel) error {
+		for range 10 {
+			d, ok, err := ch.Get(name, true)
+			if err != nil || !ok {
+				return err
+			}
+			b.taken[name] = append(b.taken[name], nameOf(d.Body))
+		}
+		return nil
+	})
 }
 
 func (b *rabbitBroker) remove(_ context.Context, name string) error {
@@ -112,6 +130,7 @@ func (b *rabbitBroker) remove(_ context.Context, name string) error {
 const quiet = 700 * time.Millisecond
 
 func (b *rabbitBroker) stored(ctx context.Context, name string) (names []string, err error) {
+	names = b.taken[name]
 	// A queue may need a moment to come back after the last fault.
 	for end := time.Now().Add(30 * time.Second); ; <-time.After(200 * time.Millisecond) {
 		err = b.with(func(ch *amqp.Channel) error {
@@ -119,7 +138,7 @@ func (b *rabbitBroker) stored(ctx context.Context, name string) (names []string,
 			names = append(names, got...)
 			return err
 		})
-		if err == nil || time.Now().After(end) || len(names) > 0 {
+		if err == nil || time.Now().After(end) || len(names) > len(b.taken[name]) {
 			return names, err
 		}
 	}

@@ -48,6 +48,7 @@ type settings struct {
 	brokers *regexp.Regexp
 	seed    uint64
 	out     string
+	mutate  bool
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {
@@ -59,6 +60,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.StringVar(&rowsText, "rows", ".", "run the rows whose name matches this expression")
 	f.StringVar(&brokersText, "brokers", ".", "run on the brokers whose name matches this expression")
 	f.Uint64Var(&s.seed, "seed", 0, "the seed of all chance; 0 takes one from the clock")
+	f.BoolVar(&s.mutate, "mutate", false, "build holdfast without one guard after the other, and see each noticed by a row")
 	f.StringVar(&s.out, "out", "", "write the table to this file as well")
 	if err := f.Parse(args); err != nil {
 		return s, err
@@ -94,6 +96,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitError
+	}
+	if set.mutate {
+		return mutate(ctx, stdout, stderr)
 	}
 	fmt.Fprintf(stdout, "seed %d\n", set.seed)
 	began := time.Now()

@@ -19,7 +19,8 @@ import (
 func diskFull(t *trial) error {
 	disk, err := t.smallDisk()
 	if err != nil {
-		t.note("no tmpfs: %v", err)
+		t.note("%s (%v): the row file-limit stands for this one", noMount, err)
+		t.noStore = true
 		return nil
 	}
 	filler := filepath.Join(disk, "filler")
@@ -135,13 +136,17 @@ func limitFiles(pid int, bytes uint64) error {
 	return nil
 }
 
+// noMount is noted where a row could not have its file system.
+const noMount = "no right to mount"
+
 // powerLoss: the power of the publisher's machine is cut. The spool lies on a file
 // system in an image: what the copy of the image has after a kill is what was
 // synced or written back.
 func powerLoss(t *trial) error {
 	m, err := t.newImage()
 	if err != nil {
-		t.note("no image to mount (%v): the simulated disk of the spool's own tests stands for this row", err)
+		t.note("%s (%v): the simulated disk of the spool's own tests stands for this row", noMount, err)
+		t.noStore = true
 		return nil
 	}
 	// The marks of what was sent may be a second behind.
