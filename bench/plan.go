@@ -75,6 +75,7 @@ func plan(scale float64) []*group {
 	all = append(all, storeGroups()...)
 	all = append(all, windowGroups()...)
 	all = append(all, rabbitGroups()...)
+	all = append(all, spoolGroups()...)
 	for _, g := range all {
 		g.n = scaled(g.n, scale)
 		for i := range g.contenders {

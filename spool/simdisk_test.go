@@ -437,3 +437,20 @@ func (d *simDisk) rot(name string, off int64, b []byte) {
 
 // seed is of this run, and printed where a test fails.
 func seed() uint64 { return uint64(time.Now().UnixNano()) }
+
+// damage replaces bytes of one of the files and names it.
+func (d *simDisk) damage(which uint8, off, cut int, insert []byte) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var names []string
+	for name := range d.names {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	name := names[int(which)%len(names)]
+	f := d.names[name]
+	off = min(off, len(f.data))
+	f.data = slices.Concat(f.data[:off], insert, f.data[min(off+cut, len(f.data)):])
+	f.disk, f.pending = slices.Clone(f.data), nil
+	return name
+}
