@@ -31,48 +31,73 @@ type ownHeader struct {
 // is good until the next message: the map and the values are used again. It is
 // not safe for concurrent use; the zero value works.
 type headers struct {
-	h   nats.Header
-	own [9]ownHeader // as many as there can be, those of a batch included
-	n   int
+	h     nats.Header
+	own   [9]ownHeader // as many as there can be, those of a batch included
+	n     int
+	built int  // so many of own are in h as they are named
+	mixed bool // h holds others as well
 }
 
 // encode returns the headers of m as they travel.
 func (e *headers) encode(m *transport.Message) nats.Header {
-	if e.h == nil {
-		e.h = make(nats.Header, len(m.Header)+len(e.own))
-	}
-	clear(e.h)
 	e.n = 0
-	for name, values := range m.Header {
-		e.h[name] = values
-	}
 	dedup := m.DedupID
 	if dedup == "" {
 		dedup = m.ID
 	}
-	e.set(natsjs.MsgIDHeader, dedup)
+	e.put(natsjs.MsgIDHeader, dedup)
 	if m.ID != dedup {
-		e.set(wire.ID, m.ID)
+		e.put(wire.ID, m.ID)
 	}
-	e.set(wire.Key, m.Key)
-	e.set(wire.ContentType, m.ContentType)
+	e.put(wire.Key, m.Key)
+	e.put(wire.ContentType, m.ContentType)
 	if m.Resent {
-		e.set(wire.Resent, "1")
+		e.put(wire.Resent, "1")
 	}
 	if m.TTL > 0 {
-		e.set(ttlHeader, ttlValue(m.TTL))
+		e.put(ttlHeader, ttlValue(m.TTL))
 	}
+	e.build(m.Header)
 	return e.h
 }
 
-func (e *headers) set(name, value string) {
+func (e *headers) put(name, value string) {
 	if value == "" {
 		return
 	}
 	own := &e.own[e.n]
+	if own.name != name {
+		own.name = name
+		e.built = min(e.built, e.n)
+	}
+	own.value[0] = value
 	e.n++
-	own.name, own.value[0] = name, value
-	e.h[name] = own.value[:]
+}
+
+// build puts the headers into the map. Those of a message like the one before
+// are in it already.
+func (e *headers) build(user transport.Header) {
+	if e.built == e.n && !e.mixed && len(user) == 0 && e.h != nil {
+		return
+	}
+	if e.h == nil {
+		e.h = make(nats.Header, len(user)+len(e.own))
+	}
+	clear(e.h)
+	for name, values := range user {
+		e.h[name] = values
+	}
+	for i := range e.own[:e.n] {
+		e.h[e.own[i].name] = e.own[i].value[:]
+	}
+	e.built, e.mixed = e.n, len(user) > 0
+}
+
+// set adds a header to what encode has returned.
+func (e *headers) set(name, value string) {
+	e.put(name, value)
+	e.h[name] = e.own[e.n-1].value[:]
+	e.mixed = true
 }
 
 // check returns an error of op for headers that would not arrive as they are.

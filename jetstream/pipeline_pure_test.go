@@ -66,9 +66,52 @@ func TestHeadersAreNotThoseOfTheMessageBefore(t *testing.T) {
 	for name, values := range want {
 		check.Equal(t, strings.Join(e.h[name], ","), strings.Join(values, ","), name)
 	}
-	h := e.encode(&transport.Message{ID: "c"})
-	check.Equal(t, len(h), 1)
-	check.Equal(t, h.Get("Nats-Msg-Id"), "c")
+	for _, m := range []transport.Message{
+		{ID: "c"},
+		{ID: "d"},
+		{ID: "e", ContentType: "text/plain"},
+		{ID: "f", Key: "k"},
+		{ID: "g", Key: "k", ContentType: "x"},
+		{},
+		{Key: "k"},
+		{ID: "h"},
+	} {
+		h := e.encode(&m)
+		want := 0
+		for name, value := range map[string]string{"Nats-Msg-Id": m.ID, "Content-Type": m.ContentType, "Holdfast-Key": m.Key} {
+			check.Equal(t, h.Get(name), value, name, m.ID)
+			if value != "" {
+				want++
+			}
+		}
+		check.Equal(t, len(h), want, m.ID)
+	}
+	e.set("Nats-Batch-Id", "b")
+	check.Equal(t, len(e.h), 2)
+	check.Equal(t, len(e.encode(&transport.Message{ID: "i"})), 1)
+}
+
+func TestConfirmationIsReadByItsForm(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]struct {
+		unusual bool
+		err     error
+	}{
+		`{"stream":"ORDERS", "seq":12}`:                       {},
+		`{"stream":"ORDERS","seq":12}`:                        {},
+		`{"stream":"ORDERS", "domain":"hub", "seq":12}`:       {},
+		`{"stream":"ORDERS", "seq":12,"duplicate": true}`:     {unusual: true},
+		`{"stream":"ORDERS", "seq":12,"batch":"b","count":3}`: {unusual: true},
+		`{"stream":"`:   {err: errBadAnswer},
+		`{"fine":true}`: {err: errBadAnswer},
+		``:              {err: errBadAnswer},
+	} {
+		ack, err := parsePubAck([]byte(text))
+		check.Equal(t, ack != nil, want.unusual, text)
+		check.Equal(t, err, want.err, text)
+	}
+	_, err := parsePubAck([]byte(`{"error":{"code":429,"err_code":10167,"description":"too many requests"},"stream":"ORDERS","seq":0}`))
+	check.Equal(t, isCode(err, codeTooManyRequests), true)
 }
 
 func TestTimeToLiveIsNeverShorterThanAsked(t *testing.T) {

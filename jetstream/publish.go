@@ -118,9 +118,9 @@ func unroutable(op, subject string, err error) error {
 }
 
 // parsePubAck reads a confirmation. The ordinary one is recognised by its form;
-// only an unusual one is decoded and returned.
+// one of another form is decoded and returned.
 func parsePubAck(data []byte) (*pubAck, error) {
-	if bytes.HasPrefix(data, []byte(`{"stream":"`)) && !unusualAck(data) {
+	if bareAck(data) {
 		return nil, nil
 	}
 	ack := &pubAck{}
@@ -133,7 +133,35 @@ func parsePubAck(data []byte) (*pubAck, error) {
 	return ack, nil
 }
 
-// unusualAck tells whether a confirmation says more than where it was stored.
-func unusualAck(data []byte) bool {
-	return bytes.Contains(data, []byte(`"error"`)) || bytes.Contains(data, []byte(`"duplicate"`)) || bytes.Contains(data, []byte(`"batch"`))
+// bareAck tells whether a confirmation says stream, domain and sequence and
+// nothing else.
+func bareAck(data []byte) bool {
+	rest, ok := cutField(data, `{"stream":"`)
+	if !ok {
+		return false
+	}
+	if after, ok := cutField(rest, `"domain":"`); ok {
+		rest = after
+	}
+	rest, ok = bytes.CutPrefix(rest, []byte(`"seq":`))
+	if !ok || len(rest) < 2 || rest[len(rest)-1] != '}' {
+		return false
+	}
+	for _, c := range rest[:len(rest)-1] {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// cutField removes a field with a text, which begins so, and what separates it
+// from the next.
+func cutField(data []byte, begin string) ([]byte, bool) {
+	rest, ok := bytes.CutPrefix(data, []byte(begin))
+	end := bytes.IndexByte(rest, '"')
+	if !ok || end < 0 {
+		return data, false
+	}
+	return bytes.TrimLeft(rest[end+1:], ", "), true
 }

@@ -96,7 +96,7 @@ func validValue(v string) bool {
 	if v == "" {
 		return true
 	}
-	return !blank(v[0]) && !blank(v[len(v)-1]) && !strings.ContainsAny(v, "\r\n")
+	return !blank(v[0]) && !blank(v[len(v)-1]) && strings.IndexByte(v, '\n') < 0 && strings.IndexByte(v, '\r') < 0
 }
 
 func blank(c byte) bool { return c == ' ' || c == '\t' }
