@@ -98,8 +98,8 @@ func (w *rabbitWorld) stopped(cfg rabbitmq.QueueConfig, handler func(context.Con
 func TestRabbitMQDeathsDoNotReachTheDeliveryLimit(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
-	src := w.queue(func(c *rabbitmq.QueueConfig) { c.DeliveryLimit = 4 })
-	const messages, deaths = 5, 12
+	src := w.queue(func(c *rabbitmq.QueueConfig) { c.DeliveryLimit = 20 })
+	const messages, deaths = 5, 25
 	for i := range messages {
 		w.publish(fmt.Sprint(i))
 	}

@@ -71,9 +71,6 @@ var crowds = map[string]func(*strategist) (rabbitmq.QueueConfig, []holdfast.Opti
 	"quorum": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
 		return rabbitmq.QueueConfig{Name: s.Queue}, crowded(holdfast.CrashLimit(3))
 	},
-	"lowlimit": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
-		return rabbitmq.QueueConfig{Name: s.Queue, DeliveryLimit: 3}, crowded(holdfast.CrashLimit(3))
-	},
 	"classic": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
 		return rabbitmq.QueueConfig{Name: s.Queue, Type: rabbitmq.Classic}, crowded(holdfast.CrashLimit(3))
 	},

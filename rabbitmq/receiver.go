@@ -28,6 +28,7 @@ type receiver struct {
 	want     transport.Want
 	rungs    []rung
 	prefetch int
+	movable  bool // a message that is given back may be moved
 
 	cur     atomic.Pointer[lane]
 	trouble chan struct{} // capacity 1: look at failed
@@ -70,6 +71,7 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 	if !s.stream() {
 		r.rungs = ladder(s.cfg.Name, want)
 	}
+	r.movable = s.unordered(want) && s.cfg.Arguments[argTTL] == nil
 	if err := t.register(r); err != nil {
 		return nil, err
 	}
@@ -211,7 +213,7 @@ func (r *receiver) Receive(ctx context.Context) (transport.Delivery, error) {
 		}
 		if !r.divert(ctx, d) {
 			r.awaitOriginal(ctx, d)
-			return d, nil
+			return r.handOut(d), nil
 		}
 	}
 }
@@ -279,7 +281,7 @@ func (r *receiver) divert(ctx context.Context, d *delivery) bool {
 // the queue to be counted. In an ordered subscription it may not.
 func (r *receiver) recounts() bool {
 	c := &r.src.cfg
-	return (c.Type == Classic || c.Type == "") && r.unordered()
+	return (c.Type == Classic || c.Type == "") && r.src.unordered(r.want)
 }
 
 func (r *receiver) isHalted() bool {

@@ -21,28 +21,33 @@ import (
 // A copy takes a place behind what waits in the queue. Where that must not be,
 // the message keeps its place and the broker counts it.
 
-var _ transport.Returner = (*delivery)(nil)
+// movable is a delivery that can be moved. It is no larger than a pointer, so that
+// to hand it out costs nothing.
+type movable struct{ *delivery }
+
+var _ transport.Returner = movable{}
 
 // returnWait bounds how long a stop waits for copies. While the broker blocks
 // publishers there is none.
 const returnWait = 2 * time.Second
 
-// Return implements transport.Returner. Where order is kept (Want.Ordered, a
-// single active or exclusive consumer), for a message that expires, and while
-// nothing can be published, the message goes back to its place in the queue
-// instead, and a quorum queue counts that. It returns when the broker has taken
-// the message back.
-func (d *delivery) Return(ctx context.Context) error {
-	r := d.lane.r
-	if r.src.stream() {
-		return transport.Unsupported("return", d.address(), "a stream gives nothing back")
+// Return implements transport.Returner. While nothing can be published the
+// message goes back to its place in the queue instead, and a quorum queue counts
+// that. It returns when the message was given back.
+func (d movable) Return(ctx context.Context) error {
+	return d.settle(ctx, "return", func() error { return d.lane.r.giveBack(ctx, d.delivery) })
+}
+
+// handOut is d as others see it: what cannot be moved is no transport.Returner,
+// for the broker counts it.
+func (r *receiver) handOut(d *delivery) transport.Delivery {
+	if r.moves(d) {
+		return movable{d}
 	}
-	return d.settle(ctx, "return", func() error { return r.giveBack(ctx, d) })
+	return d
 }
 
 // unordered tells whether a message may be moved to the end of its queue.
-func (r *receiver) unordered() bool { return r.src.unordered(r.want) }
-
 func (s *source) unordered(want transport.Want) bool {
 	return !s.stream() && !want.Ordered && !s.cfg.SingleActiveConsumer && !s.cfg.Exclusive
 }
@@ -51,20 +56,21 @@ func (s *source) unordered(want transport.Want) bool {
 // would start the time to live of its message anew; and where the broker bounds
 // retries, it would start those anew, unless none was made.
 func (r *receiver) moves(d *delivery) bool {
-	expires := d.raw.Expiration != "" || r.src.cfg.Arguments[argTTL] != nil
 	tried := r.want.BrokerRetries > 0 && d.deliveries > 1
-	return r.unordered() && !expires && !tried
+	return r.movable && d.raw.Expiration == "" && !tried
 }
 
 // wears tells whether the broker has counted so many hand-overs of a delivery
 // that its delivery limit comes near. What counts there are deaths of processes,
 // reconnects and other members, not this message. The policy bounds what is moved
-// on: the count goes on in the copy.
+// on: the count goes on in the copy. A low limit is one that somebody wants to be
+// reached, and the check warns of it.
 func (r *receiver) wears(d *delivery) bool {
-	if d.handed == 1 || r.src.cfg.Type == Classic || r.want.BrokerRetries > 0 {
+	if d.handed <= fewDeliveries/2 || r.src.cfg.Type == Classic || r.want.BrokerRetries > 0 {
 		return false
 	}
-	return d.handed > max(r.src.limit()/2, 1) && r.moves(d)
+	limit := r.src.limit()
+	return limit >= fewDeliveries && d.handed > limit/2 && r.moves(d)
 }
 
 // limit is the delivery limit of the queue, as far as it is known.

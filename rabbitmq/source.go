@@ -104,8 +104,10 @@ type QueueConfig struct {
 	Arguments amqp.Table
 	// DeliveryLimit is how often a quorum queue hands out one message at most
 	// before it dead-letters it by itself: a net below the policy, which should
-	// never be reached. Default: 100. It is part of the queue and cannot be
-	// changed later.
+	// never be reached. A message that has come half the way, by deaths of
+	// processes and reconnects beside it, is moved to the end of its queue, where
+	// that count starts anew; not so where order is kept, and where the limit is
+	// below 20. Default: 100. It is part of the queue and cannot be changed later.
 	DeliveryLimit int
 	// DeadLetterExchange is where the queue sends what is rejected. Empty means
 	// <queue>.dead, through the default exchange; for an adopted queue it means
