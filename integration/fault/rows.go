@@ -55,6 +55,7 @@ func rows() []row {
 		{"11", "alarm", "amqp", alarm},
 		{"11", "full", "", full},
 		{"12", "disk-full", "", diskFull},
+		{"12", "disk-hung", "", diskHung},
 		{"12", "file-limit", "", fileLimit},
 		{"13", "power-loss", "", powerLoss},
 		{"15", "broker-stop", "", pauseBroker},

@@ -28,6 +28,21 @@ func diskFull(t *trial) error {
 	return t.fullDisk(dir, func(*publisher) error { return fill(filler) }, func(*publisher) error { return os.Remove(filler) })
 }
 
+// diskHung: the disk under a spool answers nothing for a while. A publish waits no
+// longer than its bound, and what it cannot know it says.
+func diskHung(t *trial) error {
+	m, err := t.newImage()
+	if err != nil {
+		t.note("%s (%v)", noMount, err)
+		t.noStore = true
+		return nil
+	}
+	thaw := func(*publisher) error { return command("fsfreeze", "--unfreeze", m.mount) }
+	t.before = append(t.before, func() { _ = thaw(nil) }) // it is thawed already, or the row has failed
+	freeze := func(*publisher) error { return command("fsfreeze", "--freeze", m.mount) }
+	return t.fullDisk(filepath.Join(m.mount, "spool"), freeze, thaw)
+}
+
 // fileLimit: files of the publisher may not grow for a while, as with a quota. It
 // needs no rights.
 func fileLimit(t *trial) error {
@@ -48,7 +63,7 @@ func (t *trial) fullDisk(dir string, full, heal func(*publisher) error) error {
 	if err := t.b.create(t.ctx, t.name, 0); err != nil {
 		return err
 	}
-	p, err := t.publish(order{Spool: dir, Callers: 4, Rate: 200})
+	p, err := t.publish(order{Spool: dir, Callers: 50, Rate: 20, Timeout: soon})
 	if err != nil {
 		return err
 	}
@@ -75,7 +90,7 @@ func (t *trial) fullDisk(dir string, full, heal func(*publisher) error) error {
 	slowest := t.slowestRefusal()
 	t.note("refused within %.0f ms", float64(slowest.Microseconds())/1e3)
 	if slowest > 5*soon {
-		t.broke("a refusal took %v, and %v is aimed at", slowest, soon)
+		t.broke("a refusal took %v, and %v is what a publish may take", slowest, soon)
 	}
 	return t.more(300)
 }

@@ -41,7 +41,8 @@ type trial struct {
 	broken     []string
 	pubs       []*publisher
 	proxies    []*proxy
-	cleanups   []func()
+	before     []func() // the publishers are killed in the end
+	cleanups   []func() // after that
 	tally      tally
 	noStore    bool // there is no queue to read in the end
 }
@@ -251,6 +252,9 @@ func (t *trial) endAll() {
 	}
 	for _, e := range t.led.reports() {
 		t.judge(e)
+		if e.P99 > 0 {
+			t.note("publish to the spool: p99 %.1f ms, slowest %.0f ms", float64(e.P99)/1e3, float64(e.Slowest)/1e3)
+		}
 	}
 }
 
@@ -273,6 +277,10 @@ func (t *trial) killAll() {
 }
 
 func (t *trial) cleanup() {
+	// A process that waits for a frozen disk cannot be killed: the disk first.
+	for _, c := range slices.Backward(t.before) {
+		c()
+	}
 	t.killAll()
 	for _, p := range t.proxies {
 		p.close()
