@@ -134,7 +134,7 @@ func outcome(e *entry, acked bool) error {
 		return nil
 	}
 	err := &transport.Error{
-		Op: "publish", Address: addressOf(e.exchange, e.key), Kind: transport.Temporary, Err: errRefused,
+		Op: "publish", Address: addressOf(e.exchange, e.key), Kind: transport.Temporary, Err: fmt.Errorf("%w: %w", transport.ErrFull, errRefused),
 		Hint: "the queue is full (reject-publish) or its node has trouble: it takes messages again when some were removed",
 	}
 	if e.exchange != "" {
@@ -146,7 +146,7 @@ func outcome(e *entry, acked bool) error {
 
 // errRefused is the cause when the broker answered a publish with a nack. Why it
 // did, it does not say: that the queue is full is by far the likeliest.
-var errRefused = fmt.Errorf("the broker did not take the message: %w", transport.ErrFull)
+var errRefused = errors.New("the broker did not take the message")
 
 func addressOf(exchange, key string) string {
 	return where(transport.Address{Name: exchange, Key: key})
