@@ -71,7 +71,7 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 	if !s.stream() {
 		r.rungs = ladder(s.cfg.Name, want)
 	}
-	r.movable = s.unordered(want) && s.cfg.Arguments[argTTL] == nil
+	r.movable = s.movable(want)
 	if err := t.register(r); err != nil {
 		return nil, err
 	}

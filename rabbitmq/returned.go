@@ -52,9 +52,14 @@ func (s *source) unordered(want transport.Want) bool {
 	return !s.stream() && !want.Ordered && !s.cfg.SingleActiveConsumer && !s.cfg.Exclusive
 }
 
-// moves tells whether a delivery that is given back uncharged is moved. A copy
-// would start the time to live of its message anew; and where the broker bounds
-// retries, it would start those anew, unless none was made.
+// movable tells whether messages that are given back may be moved: not where they
+// expire either, for a copy would start their time to live anew.
+func (s *source) movable(want transport.Want) bool {
+	return s.unordered(want) && s.cfg.Arguments[argTTL] == nil
+}
+
+// moves tells whether a delivery that is given back uncharged is moved. Where the
+// broker bounds retries a copy would start those anew, unless none was made.
 func (r *receiver) moves(d *delivery) bool {
 	tried := r.want.BrokerRetries > 0 && d.deliveries > 1
 	return r.movable && d.raw.Expiration == "" && !tried
