@@ -52,6 +52,10 @@ func mutants() []mutant {
 			broken: "\t\ts.win.remove(e)\n\t\treturn true\n",
 		},
 		{
+			name: "no deduplication key", file: "jetstream/header.go", row: "half-open", broker: "jetstream",
+			guard: "\te.put(natsjs.MsgIDHeader, dedup)\n", broken: "\te.put(natsjs.MsgIDHeader, \"\")\n",
+		},
+		{
 			name: "new messages before pending ones", file: "internal/sender/keep.go", row: "cut", broker: "quorum",
 			guard:  "\tif !s.refused && s.win.pending == s.win.flying {\n",
 			broken: "\tif s.flow = p; !s.refused {\n",

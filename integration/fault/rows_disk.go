@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +20,7 @@ import (
 func diskFull(t *trial) error {
 	disk, err := t.smallDisk()
 	if err != nil {
-		t.note("%s (%v): the row file-limit stands for this one", noMount, err)
-		t.noStore = true
+		t.absent("%s (%v); the row file-limit needs none", noMount, err)
 		return nil
 	}
 	filler := filepath.Join(disk, "filler")
@@ -33,8 +33,7 @@ func diskFull(t *trial) error {
 func diskHung(t *trial) error {
 	m, err := t.newImage()
 	if err != nil {
-		t.note("%s (%v)", noMount, err)
-		t.noStore = true
+		t.absent("%s (%v)", noMount, err)
 		return nil
 	}
 	thaw := func(*publisher) error { return command("fsfreeze", "--unfreeze", m.mount) }
@@ -151,7 +150,7 @@ func limitFiles(pid int, bytes uint64) error {
 	return nil
 }
 
-// noMount is noted where a row could not have its file system.
+// noMount begins the note of a row that could not have its file system.
 const noMount = "no right to mount"
 
 // powerLoss: the power of the publisher's machine is cut. The spool lies on a file
@@ -160,8 +159,7 @@ const noMount = "no right to mount"
 func powerLoss(t *trial) error {
 	m, err := t.newImage()
 	if err != nil {
-		t.note("%s (%v): the simulated disk of the spool's own tests stands for this row", noMount, err)
-		t.noStore = true
+		t.absent("%s (%v); the spool's own tests cut the power of a simulated disk", noMount, err)
 		return nil
 	}
 	// The marks of what was sent may be a second behind.
@@ -267,7 +265,7 @@ func copyFile(to, from string) error {
 
 func command(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", name, err, out)
+		return fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ func (r *result) verdict() string {
 		return "ERROR"
 	case len(r.trial.broken) > 0:
 		return "BROKEN"
+	case r.trial.notRun:
+		return "NOT RUN"
 	}
 	return "kept"
 }

@@ -32,7 +32,6 @@ type trial struct {
 	size sizes
 	rnd  *rand.Rand
 	name string // of its queue or stream
-	logf func(format string, args ...any)
 
 	led        *ledger
 	terms      terms
@@ -45,6 +44,7 @@ type trial struct {
 	cleanups   []func() // after that
 	tally      tally
 	noStore    bool // there is no queue to read in the end
+	notRun     bool // this machine does not let it
 }
 
 func (t *trial) broke(format string, args ...any) {
@@ -53,6 +53,12 @@ func (t *trial) broke(format string, args ...any) {
 
 func (t *trial) note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
+}
+
+// absent says that the row could not be run here, and why.
+func (t *trial) absent(format string, args ...any) {
+	t.note(format, args...)
+	t.notRun, t.noStore = true, true
 }
 
 // dir makes a directory that ends with the trial.
