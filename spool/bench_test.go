@@ -2,10 +2,7 @@ package spool_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/holdfast-go/holdfast/spool"
@@ -35,30 +32,6 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkGroupCommit is what the disk gives to a bare loop that writes batches
-// of the same size and syncs each. An operation is one record.
-func BenchmarkGroupCommit(b *testing.B) {
-	for _, batch := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("%d", batch), func(b *testing.B) {
-			f, err := os.Create(filepath.Join(b.TempDir(), "loop"))
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer func() { _ = f.Close() }()
-			data := make([]byte, batch*(1024+32))
-			b.ResetTimer()
-			for i := 0; i < b.N; i += batch {
-				if _, err := f.Write(data); err != nil {
-					b.Fatal(err)
-				}
-				if err := syscall.Fdatasync(int(f.Fd())); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // BenchmarkRecovery opens a spool with so many records of 1 KiB.
 func BenchmarkRecovery(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000} {
@@ -84,5 +57,26 @@ func BenchmarkRecovery(b *testing.B) {
 				closeLog(b, l)
 			}
 		})
+	}
+}
+
+// BenchmarkDrain reads and marks what waits.
+func BenchmarkDrain(b *testing.B) {
+	l, _ := open(b, b.TempDir(), spool.Options{MaxBytes: 1 << 40})
+	batch := make([][]byte, 1000)
+	for i := range batch {
+		batch[i] = make([]byte, 1024)
+	}
+	for n := 0; n < b.N; n += len(batch) {
+		if _, err := l.Append(b.Context(), batch...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		if err := l.Done(next(b, l).Seq); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

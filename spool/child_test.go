@@ -1,16 +1,22 @@
+//go:build linux || darwin
+
 package spool_test
 
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/holdfast-go/holdfast/spool"
 )
@@ -110,4 +116,92 @@ func (l *ledger) read(out io.Reader) {
 		}
 		l.mu.Unlock()
 	}
+}
+
+// TestARealDiskThatIsFullLosesNothing limits the size of files by the kernel, in
+// a process of its own.
+func TestARealDiskThatIsFullLosesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	out := child(t, "limited", dir)
+	text, err := out.CombinedOutput()
+	if err != nil || !strings.Contains(string(text), "refused and healed") {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if got := len(waiting(t, dir)); !strings.Contains(string(text), fmt.Sprintf("accepted %d,", got)) {
+		t.Fatalf("%d are left of\n%s", got, text)
+	}
+}
+
+// limited appends until the kernel refuses, lifts the limit and goes on.
+func limited(dir string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l, _, err := spool.Open(ctx, dir, spool.Options{})
+	if err != nil {
+		return err
+	}
+	const limit = 100_000
+	if err := limitFiles(limit); err != nil {
+		return err
+	}
+	accepted := 0
+	for ; ; accepted++ {
+		if _, err = l.Append(ctx, make([]byte, 1000)); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, spool.ErrWrite) || !errors.Is(err, syscall.EFBIG) || accepted < 50 {
+		return fmt.Errorf("after %d: %w", accepted, err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "00000000000000000001.seg")); err != nil || info.Size() > int64(40+accepted*1032) {
+		return fmt.Errorf("what was half written was not cut: %v, %w", info, err)
+	}
+	if err := limitFiles(1 << 40); err != nil {
+		return err
+	}
+	for range 100 {
+		if _, err := l.Append(ctx, make([]byte, 1000)); err != nil {
+			return fmt.Errorf("not healed: %w", err)
+		}
+		accepted++
+	}
+	fmt.Printf("refused and healed, accepted %d,\n", accepted)
+	return l.Close(ctx)
+}
+
+// TestNoAcceptedRecordIsLostByAKill kills a process ten times while it appends
+// and marks. It writes the ID of each accepted record to a pipe.
+func TestNoAcceptedRecordIsLostByAKill(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := seed()
+	rng := rand.New(rand.NewPCG(s, 6))
+	led := &ledger{accepted: map[string]bool{}, sent: map[string]int{}}
+	for n := range 10 {
+		cmd := child(t, "killed", dir, fmt.Sprint(n))
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		want := led.count() + 100 + rng.IntN(400)
+		var wg sync.WaitGroup
+		wg.Go(func() { led.read(out) })
+		eventually(t, "enough is accepted", func() bool { return led.count() >= want })
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		_ = cmd.Wait() // it was killed
+	}
+	began := time.Now()
+	l, rec := open(t, dir, spool.Options{})
+	if len(rec.Damage) > 0 || rec.BadMarks > 0 || time.Since(began) > patience {
+		t.Errorf("recovery: %+v", rec)
+	}
+	led.drain(t, l)
+	led.judge(t, s)
 }

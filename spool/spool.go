@@ -155,7 +155,9 @@ type Recovery struct {
 	// TornBytes is what was cut from the end of the last segment: the remains of
 	// an append that a crash interrupted.
 	TornBytes int64 `json:"torn_bytes"`
-	// Damage lists what could not be read.
+	// Damage lists what could not be read. It is told at every Open until the
+	// rest of its file is done; the file in quarantine stays until a person
+	// removes it.
 	Damage []Damage `json:"damage,omitempty"`
 	// BadMarks is how many entries of marks could not be read. What they marked
 	// is sent again.
