@@ -82,6 +82,7 @@ func (r *rabbitRow) run(n uint64) {
 			return
 		}
 		p.End(false)
+		r.Logf("pipeline %d ended with %d to send again: %v", r.opens(), r.pending(), p.Err())
 	}
 }
 

@@ -13,13 +13,25 @@ import (
 func (p *pipeline) run() {
 	defer close(p.done)
 	defer p.cancel()
-	why := p.serve()
+	why := p.cause(p.serve())
 	p.over.Store(ended(why))
 	p.t.publisher.routes.blame(why, p.c.rest(p.tell))
 	if !p.c.ch.IsClosed() {
 		// It takes the broker to answer, which may take its time.
 		p.t.attend(func() { _ = p.c.ch.Close() })
 	}
+}
+
+// cause is why the channel is gone, if it is, whatever was noticed first: Send may
+// have failed, and End have been called, before the reader knew.
+func (p *pipeline) cause(noticed error) error {
+	if !p.c.ch.IsClosed() {
+		return noticed
+	}
+	if said := <-p.c.closes; said != nil { // nil when it was read before
+		return lostCause(said)
+	}
+	return noticed
 }
 
 // serve tells outcomes until the channel is gone or End is called, and says which.
