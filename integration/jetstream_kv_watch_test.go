@@ -69,7 +69,6 @@ func (w *kvWorld) put(key string, values ...int) {
 type watched struct {
 	mu   sync.Mutex
 	seen map[string][]string
-	n    int
 	fail func(e jetstream.Entry[int], attempt int) error
 }
 
@@ -96,7 +95,6 @@ func (s *watched) handle(_ context.Context, m *holdfast.Message[jetstream.Entry[
 		text = "expired"
 	}
 	s.seen[e.Key] = append(s.seen[e.Key], text)
-	s.n++
 	return nil
 }
 
@@ -104,12 +102,6 @@ func (s *watched) of(key string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return strings.Join(s.seen[key], " ")
-}
-
-func (s *watched) total() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.n
 }
 
 func (s *watched) expect(t *testing.T, want map[string]string) {
@@ -185,7 +177,7 @@ func TestKVWatchSeesWhatTheServerRemoves(t *testing.T) {
 func TestKVWatchHasTheWholePolicy(t *testing.T) {
 	t.Parallel()
 	w := newKVWorld(t, 1)
-	var poisoned = true
+	poisoned := true
 	s := &watched{}
 	s.fail = func(e jetstream.Entry[int], attempt int) error {
 		switch {
