@@ -40,7 +40,7 @@ type order struct {
 	Count    int // 0 for until it is told to stop
 	Rate     int // a second; 0 for as fast as it goes
 	Spool    string
-	Callers  int // with a spool: as many goroutines, each with a lane of its own
+	Callers  int // goroutines that publish one by one, each with a lane of its own; 0 for one that does not wait, if there is no spool
 	Confirm  time.Duration
 	Timeout  time.Duration
 	Batches  bool
@@ -143,7 +143,7 @@ func (c *child) connect() error {
 
 // publish does the work. It returns how long closing may take.
 func (c *child) publish(within <-chan time.Duration) time.Duration {
-	if c.Spool == "" {
+	if c.Spool == "" && c.Callers == 0 {
 		futures := make(chan *sent, 4096)
 		var collecting sync.WaitGroup
 		collecting.Go(func() { c.collect(futures) })
@@ -164,7 +164,9 @@ func (c *child) publish(within <-chan time.Duration) time.Duration {
 	go func() { callers.Wait(); close(done) }()
 	over := make(chan struct{})
 	var telling sync.WaitGroup
-	telling.Go(func() { c.tellStored(over) })
+	if c.Spool != "" {
+		telling.Go(func() { c.tellStored(over) })
+	}
 	d := c.await(done, within)
 	close(over)
 	telling.Wait()
@@ -321,7 +323,9 @@ func (c *child) finish(end *endReport, limit time.Duration) {
 	c.settled(5 * time.Second)
 	end.Submitted = int(c.submitted.Load())
 	end.Silent = end.Submitted - int(c.told.Load())
-	end.P99, end.Slowest = c.slowest()
+	if c.Spool != "" {
+		end.P99, end.Slowest = c.slowest()
+	}
 }
 
 // settled waits until the collector has told every outcome there is.

@@ -23,6 +23,7 @@ type proxy struct {
 	closed  bool
 	refuse  bool // who connects is cut off
 	deaf    bool // what the broker says is swallowed
+	mute    bool // what the client says is swallowed
 	slow    bool // bytes come late, and a few at a time
 	chaos   bool // a link lives for half a second to one and a half
 	cuts    []span
@@ -132,14 +133,15 @@ func (k *link) pump(to, from *net.TCPConn, answers bool) {
 // carry writes b, or what the proxy lets through of it.
 func (k *link) carry(to *net.TCPConn, b []byte, answers bool) error {
 	k.p.mu.Lock()
-	dying, slow, deaf := k.dying, k.p.slow, k.p.deaf && answers
-	if deaf {
+	dying, slow := k.dying, k.p.slow
+	swallow := k.p.deaf && answers || k.p.mute && !answers
+	if swallow {
 		k.p.swallow += len(b)
 	}
 	part := k.p.rnd.IntN(len(b))
 	k.p.mu.Unlock()
 	switch {
-	case deaf:
+	case swallow:
 		return nil
 	case dying:
 		k.cut(to, b[:part])

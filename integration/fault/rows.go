@@ -24,6 +24,7 @@ type sizes struct {
 	powerCuts   int
 	cutting     time.Duration
 	outages     int
+	away        time.Duration
 	slow        time.Duration
 	frozen      time.Duration
 	alarm       time.Duration
@@ -32,14 +33,14 @@ type sizes struct {
 func short() sizes {
 	return sizes{
 		messages: 100_000, brokerKills: 5, spoolKills: 2, childKills: 10, powerCuts: 3, cutting: 10 * time.Second,
-		outages: 2, slow: 3 * time.Second, frozen: 6 * time.Second, alarm: 6 * time.Second,
+		outages: 2, away: 8 * time.Second, slow: 3 * time.Second, frozen: 6 * time.Second, alarm: 6 * time.Second,
 	}
 }
 
 func long() sizes {
 	return sizes{
 		messages: 300_000, brokerKills: 20, spoolKills: 10, childKills: 50, powerCuts: 20, cutting: time.Minute,
-		outages: 10, slow: 20 * time.Second, frozen: 10 * time.Second, alarm: time.Minute,
+		outages: 10, away: 45 * time.Second, slow: 20 * time.Second, frozen: 10 * time.Second, alarm: time.Minute,
 	}
 }
 
@@ -47,6 +48,7 @@ func long() sizes {
 func rows() []row {
 	return []row{
 		{"1", "broker-kill", "", killBroker},
+		{"1", "broker-away", "", awayBroker},
 		{"4", "cut", "", cutConnections},
 		{"5", "half-open", "", halfOpen},
 		{"5", "slow", "", slowed},
@@ -66,10 +68,15 @@ func rows() []row {
 	}
 }
 
-// killBroker: the broker is killed while its window is full.
+// killBroker: the broker is killed while the window of a publisher that does not
+// wait is full, and under another one whose callers wait.
 func killBroker(t *trial) error {
-	t.terms.window = window
+	const callers = 8
+	t.terms.window = window + callers
 	if err := t.b.create(t.ctx, t.name, 0); err != nil {
+		return err
+	}
+	if _, err := t.publish(order{Lane: "waiting", Callers: callers, Rate: 50}); err != nil {
 		return err
 	}
 	if _, err := t.publish(order{Count: t.size.messages}); err != nil {
@@ -88,6 +95,32 @@ func killBroker(t *trial) error {
 		}
 	}
 	return t.accepted(t.size.messages)
+}
+
+// awayBroker: the broker is away for so long that whoever tries to reach it makes
+// the longest pauses.
+func awayBroker(t *trial) error {
+	t.terms.window = window
+	if err := t.b.create(t.ctx, t.name, 0); err != nil {
+		return err
+	}
+	if _, err := t.publish(order{Rate: 1000}); err != nil {
+		return err
+	}
+	if err := t.accepted(500); err != nil {
+		return err
+	}
+	err := t.fault(func() error {
+		t.b.kill()
+		if err := t.pause(t.size.away); err != nil {
+			return err
+		}
+		return t.b.start()
+	})
+	if err != nil {
+		return err
+	}
+	return t.more(500)
 }
 
 // worst returns the longest of some times.

@@ -78,15 +78,15 @@ func (t *trial) afterCuts(cuts []span) {
 	}
 }
 
-// halfOpen: what the broker says is swallowed, so that confirmations are lost, and
-// in the end the connections are gone.
+// halfOpen: what the broker says is swallowed, so that confirmations are lost, or
+// what the publisher says, in turns; and in the end the connections are gone.
 func halfOpen(t *trial) error {
 	t.terms.window = window
 	p, _, err := t.behindProxy(order{Rate: 1000, Confirm: confirmSoon})
 	if err != nil {
 		return err
 	}
-	for range t.size.outages {
+	for i := range t.size.outages {
 		if err := t.more(500); err != nil {
 			return err
 		}
@@ -94,9 +94,9 @@ func halfOpen(t *trial) error {
 			return err
 		}
 		err := t.fault(func() error {
-			p.set(func(p *proxy) { p.deaf = true })
+			p.set(func(p *proxy) { p.deaf, p.mute = i%2 == 0, i%2 == 1 })
 			err := t.pause(confirmSoon + 1500*time.Millisecond)
-			p.set(func(p *proxy) { p.deaf = false })
+			p.set(func(p *proxy) { p.deaf, p.mute = false, false })
 			p.cutAll() // what is missing will not come
 			return err
 		})
