@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
+	"github.com/holdfast-go/holdfast/transport/transporttest"
 )
 
 // newBatchWorld is a server that syncs every write, and a transport that
@@ -208,4 +210,26 @@ func TestJetStreamAtomicBatchToNobodyOrForbiddenIsRefused(t *testing.T) {
 	f := newFeeder(t, w.ctx, js, "orders.a")
 	f.feed(total)
 	w.storedInOrder("ORDERS", total)
+}
+
+// What holds of pipelines holds of those that publish in atomic batches.
+func TestJetStreamAtomicBatchesKeepThePromisesOfAPipeline(t *testing.T) {
+	t.Parallel()
+	for _, p := range transporttest.Promises() {
+		if !strings.Contains(p.Name, "Pipeline") && !strings.Contains(p.Name, "Send") {
+			continue
+		}
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			w := newBatchWorld(t)
+			h := jetStreamPromises(w.js, w.server.Restart, func(t testing.TB) transporttest.Harness { return jetStreamHarness(t, w.server) })
+			h.Source = func(_ testing.TB, spec transporttest.Spec) (transport.Source, transport.Address) {
+				return w.js.Consumer(jetstream.ConsumerConfig{
+					Stream: spec.Name, Subjects: []string{spec.Name}, Durable: spec.Group, Start: jetstream.StartAll(), AckWait: max(spec.Lease, time.Second),
+					StreamConfig: &natsjs.StreamConfig{Subjects: []string{spec.Name}, AllowAtomicPublish: true, AllowMsgTTL: true},
+				}), transport.Address{Name: spec.Name}
+			}
+			p.Check(t, h)
+		})
+	}
 }

@@ -220,11 +220,14 @@ func (p *pipeline) sendFailed(n uint64, subject string, err error) error {
 	return nil
 }
 
-// Flush implements transport.Pipeline. There is nothing to do: the client library
-// writes by itself, and what gathers for a batch waits for the one before it.
+// Flush implements transport.Pipeline. The client library writes by itself; a
+// batch waits no longer for more messages, though still for the one before it.
 func (p *pipeline) Flush() error {
 	if err := p.Err(); err != nil {
 		return notSent("", err)
+	}
+	if p.batches != nil {
+		p.batches.flush()
 	}
 	return nil
 }
@@ -280,6 +283,9 @@ func (p *pipeline) finish(err error) {
 		return
 	}
 	p.conn.remove(p)
+	if p.batches != nil {
+		p.batches.stop()
+	}
 	if p.sub != nil {
 		_ = p.sub.Unsubscribe() // fails where the connection is gone, and the subscription with it
 	}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -31,6 +32,10 @@ const (
 const (
 	batchMost  = 512
 	batchBytes = 1 << 20
+	// batchLinger is how long a batch waits at most for what its publisher sends
+	// when it learns of the outcomes before: a batch costs the server as much as
+	// many messages do, whatever its size.
+	batchLinger = time.Millisecond
 )
 
 // batcher publishes in atomic batches, which the server syncs to disk once. While
@@ -57,6 +62,11 @@ type batcher struct {
 	under batch      // committed and not answered
 	next  batch      // gathers while one is under way; its last message is not sent yet
 	queue []gathered // waits behind next, and does not fit into it
+	// After an answer the next batch waits for as many messages as were unconfirmed
+	// by then, for a short time.
+	lingering bool
+	target    int
+	timer     *time.Timer
 }
 
 // gathered is a message that was checked.
@@ -110,9 +120,19 @@ func (b *batcher) send(subject string, m *transport.Message, tag uint64) error {
 // advanceLocked sends what may be sent now. What goes out in vain, since the
 // pipeline is over, has no outcome.
 func (b *batcher) advanceLocked() {
-	for b.under.empty() && !b.next.empty() {
+	for {
+		b.drainLocked()
+		more := b.lingering && len(b.next.messages) < b.target && len(b.queue) == 0
+		if !b.under.empty() || b.next.empty() || more {
+			return
+		}
+		b.lingering = false
 		b.commitLocked()
 	}
+}
+
+// drainLocked takes from the queue what need not wait.
+func (b *batcher) drainLocked() {
 	taken := 0
 	for _, g := range b.queue {
 		if !b.takeLocked(g) {
@@ -128,10 +148,11 @@ func (b *batcher) advanceLocked() {
 // takeLocked sends or gathers the oldest of the queue. It reports false when
 // that has to wait.
 func (b *batcher) takeLocked(g gathered) bool {
+	idle := b.under.empty() && b.next.empty()
 	switch {
-	case b.under.empty() && (g.solo || b.off):
+	case idle && (g.solo || b.off):
 		b.singleLocked(g)
-	case b.under.empty():
+	case idle && !b.lingering:
 		// What follows gathers until this one is confirmed.
 		b.under = batch{messages: []gathered{g}, numbers: []uint64{b.singleLocked(g)}}
 	case g.solo || b.off || !b.next.empty() && !b.fitsLocked(g):
@@ -140,6 +161,33 @@ func (b *batcher) takeLocked(g gathered) bool {
 		b.gatherLocked(g)
 	}
 	return true
+}
+
+// lingerLocked lets the next batch wait for so many messages.
+func (b *batcher) lingerLocked(target int) {
+	b.lingering, b.target = true, min(target, b.most)
+	if b.timer == nil {
+		b.timer = time.AfterFunc(batchLinger, b.flush)
+		return
+	}
+	b.timer.Reset(batchLinger)
+}
+
+// flush sends what waits for more.
+func (b *batcher) flush() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lingering = false
+	b.advanceLocked()
+}
+
+// stop is called when the pipeline is over.
+func (b *batcher) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.timer != nil {
+		b.timer.Stop()
+	}
 }
 
 func (b *batcher) fitsLocked(g gathered) bool {
@@ -230,12 +278,16 @@ func (b *batcher) answered(n uint64, ack *pubAck, err error) bool {
 		b.mu.Unlock()
 		return false
 	}
+	unconfirmed := len(under.messages) + len(b.next.messages) + len(b.queue)
 	b.under = batch{}
 	single := len(under.messages) == 1
 	stored := err == nil && ack != nil && ack.Batch == under.id && ack.Count == len(under.messages)
 	resolve := !single && !stored && !errors.Is(err, nats.ErrNoResponders)
-	if resolve {
+	switch {
+	case resolve:
 		b.rejectedLocked(under, err)
+	case err == nil && unconfirmed > 1 && !b.off:
+		b.lingerLocked(unconfirmed)
 	}
 	b.advanceLocked()
 	b.mu.Unlock()
