@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/holdfast-go/holdfast/spool"
 )
@@ -126,7 +127,11 @@ func TestAHungDiskHoldsNobodyBeyondTheirContext(t *testing.T) {
 			t.Errorf("while it is written: %v", err)
 		}
 	})
-	<-hung
+	select {
+	case <-hung:
+	case <-time.After(patience):
+		t.Fatal("no sync in sight")
+	}
 	wg.Go(func() {
 		_, err := l.Append(ctx, []byte("still waiting"))
 		if errors.Is(err, spool.ErrUnknown) || !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "nothing was written") {

@@ -17,7 +17,7 @@ import (
 
 var (
 	modelSeed = flag.Uint64("spool.seed", 0, "run the model test with this seed only")
-	modelRuns = flag.Int("spool.runs", 60, "how many seeds the model test takes")
+	modelRuns = flag.Int("spool.runs", 40, "how many seeds the model test takes")
 )
 
 // fate is what the model knows of a record.
