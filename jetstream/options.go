@@ -102,7 +102,8 @@ func PublishTimeout(d time.Duration) Option { return func(s *settings) { s.pubTi
 //
 // Only messages to one subject share a batch, and one batch of a pipeline is
 // under way at a time; the next one waits up to a millisecond for what is sent
-// when the outcomes of the one before are known. On a server that does not sync every write batches are
-// slower than single messages. A pipeline publishes message by message what it
-// was given as sent before (Message.Resent), and what has no ID.
+// when the outcomes of the one before are known. On a server that does not sync
+// every write batches are slower than single messages. A pipeline publishes
+// message by message what it was given as sent before (Message.Resent), and what
+// has no ID.
 func AtomicBatches() Option { return func(s *settings) { s.batches = true } }
