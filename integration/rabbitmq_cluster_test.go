@@ -22,7 +22,7 @@ import (
 // where the broker confirms a publish that it could not store; and most nodes of
 // a quorum queue are down, where it answers a publish with nothing at all.
 func TestRabbitMQClusterLosesNothingWhenANodeIsKilled(t *testing.T) {
-	t.Parallel()
+	// Not beside the others: three more nodes would take the machine from them.
 	nodes := rabbittest.StartCluster(t, 3)
 	urls := nodes[0].URL() + ", " + nodes[1].URL() + ", " + nodes[2].URL()
 	rmq := rabbitConnect(t, urls, rabbitmq.WithReconnectWait(20*time.Millisecond, 500*time.Millisecond), rabbitmq.WithConfirmTimeout(5*time.Second))

@@ -82,7 +82,7 @@ func (w *rabbitWorld) sameOrder(what string, got, want []string) {
 // far one looks, a part of them at a time, also while the caller changes some of
 // them, and are redriven and discarded in one pass each.
 func TestRabbitMQManyLettersAreReadAndRedrivenInTheirOrder(t *testing.T) {
-	t.Parallel()
+	// Not beside the others: so many letters keep their broker busy.
 	const n = 20_000
 	w := newRabbitWorld(t, rabbittest.Shared(t))
 	w.queue(nil)

@@ -33,7 +33,10 @@ func (t *Transport) Check(ctx context.Context, src transport.Source, want transp
 				found = append(found, *f)
 			}
 		}
-		return a.checkDLX(s, &found)
+		if err := a.checkDLX(s, &found); err != nil {
+			return err
+		}
+		return a.checkRoutes(s, want, &found)
 	})
 	return named(found, want), err
 }

@@ -79,7 +79,9 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 		if err := a.bindings(s); err != nil {
 			return err
 		}
-		return a.probeDLX(s, want, &report)
+		nowhere, err := a.probeDLX(s, want, transport.LevelError)
+		report.Findings = append(report.Findings, named(nowhere, want)...)
+		return err
 	})
 	if err != nil {
 		return report, err

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,43 +74,78 @@ func (s *source) counted(want transport.Want) []transport.Finding {
 // probeDLX makes sure that the dead-letter exchange routes somewhere, when the
 // broker itself shall send failed messages there. AMQP tells that only of a
 // message: it is an empty one with a time to live of zero, which is gone at once
-// unless a consumer waits for it.
-func (a *admin) probeDLX(s *source, want transport.Want, report *transport.Report) error {
+// unless a consumer waits for it. In a queue that holds messages it is dropped when
+// it comes to the front; so an exchange that was seen to route is not asked again.
+// A fact is of this level when no key is routed.
+func (a *admin) probeDLX(s *source, want transport.Want, level transport.Level) ([]transport.Finding, error) {
 	if s.cfg.DeadLetterExchange == "" || s.stream() || !leavesToBroker(want) {
-		return nil
+		return nil, nil
 	}
 	var lost []string
 	keys := s.deadKeys()
 	for _, key := range keys {
+		route := [2]string{s.cfg.DeadLetterExchange, key}
+		if _, seen := s.t.routed.Load(route); seen {
+			continue
+		}
 		routed, err := a.probe(s.cfg.DeadLetterExchange, key)
 		if code, ok := exception(err); ok && code.Code == amqp.AccessRefused {
-			report.Findings = append(report.Findings, transport.Finding{
-				Code: transport.CodePermission, Level: transport.LevelWarning, Subscription: want.Subscription,
+			return []transport.Finding{{
+				Code: transport.CodePermission, Level: transport.LevelWarning,
 				Fact: fmt.Sprintf("it cannot be seen whether the dead-letter exchange %s routes somewhere: %s", s.cfg.DeadLetterExchange, code.Reason),
 				Fix:  "grant write on the exchange to let holdfast look, or look with rabbitmqctl list_bindings",
-			})
-			return nil
+			}}, nil
 		}
 		if err != nil {
-			return fmt.Errorf("look where the exchange %s routes: %w", s.cfg.DeadLetterExchange, err)
+			return nil, fmt.Errorf("look where the exchange %s routes: %w", s.cfg.DeadLetterExchange, err)
 		}
-		if !routed {
+		if routed {
+			s.t.routed.Store(route, true)
+		} else {
 			lost = append(lost, fmt.Sprintf("%q", key))
 		}
 	}
 	if len(lost) == 0 {
-		return nil
+		return nil, nil
 	}
-	level := transport.LevelError
 	if len(lost) < len(keys) {
 		level = transport.LevelWarning
 	}
-	report.Findings = append(report.Findings, transport.Finding{
-		Code: transport.CodeDLXNowhere, Level: level, Subscription: want.Subscription,
+	return []transport.Finding{{
+		Code: transport.CodeDLXNowhere, Level: level,
 		Fact: fmt.Sprintf("the dead-letter exchange %s routes nothing with the key %s: the broker would destroy the message, or keep it for ever", s.cfg.DeadLetterExchange, strings.Join(lost, ", ")),
 		Fix:  "bind a queue to the exchange for this key, or leave DeadLetterExchange empty: then messages go to " + deadName(s.cfg.Name),
-	})
-	return nil
+	}}, nil
+}
+
+// bindsDLX tells whether the source itself binds something to its dead-letter
+// exchange when it is provisioned.
+func (s *source) bindsDLX() bool {
+	from := func(b Binding) bool { return b.Exchange == s.cfg.DeadLetterExchange }
+	return s.owned() && (slices.ContainsFunc(s.cfg.Bindings, from) ||
+		slices.ContainsFunc(s.cfg.Exchanges, func(e ExchangeConfig) bool { return slices.ContainsFunc(e.Bindings, from) }))
+}
+
+// checkRoutes looks before the start where the dead-letter exchange routes. What it
+// finds is a warning: another subscription of the program may bind a queue to it.
+// Provision refuses it.
+func (a *admin) checkRoutes(s *source, want transport.Want, found *[]transport.Finding) error {
+	if s.bindsDLX() {
+		return nil
+	}
+	nowhere, err := a.probeDLX(s, want, transport.LevelWarning)
+	if missing(err) { // it is to be declared, or was reported
+		if s.owned() && leavesToBroker(want) && !slices.ContainsFunc(*found, func(f transport.Finding) bool { return f.Code == transport.CodeDLXMissing }) {
+			*found = append(*found, transport.Finding{
+				Code: transport.CodeDLXNowhere, Level: transport.LevelWarning,
+				Fact: fmt.Sprintf("the dead-letter exchange %s will be declared, and nothing is bound to it: the broker would destroy what it should send there", s.cfg.DeadLetterExchange),
+				Fix:  "bind a queue to the exchange, or leave DeadLetterExchange empty: then messages go to " + deadName(s.cfg.Name),
+			})
+		}
+		return nil
+	}
+	*found = append(*found, nowhere...)
+	return err
 }
 
 // deadKeys are routing keys with which the queue dead-letters.

@@ -29,6 +29,7 @@ type Transport struct {
 	publisher  *publisher
 	requester  *requester
 	dead       *deadStore
+	routed     sync.Map // [2]string{exchange, key}: a dead-letter exchange was seen to route the key
 
 	ctx    context.Context // ends when the transport is closed
 	cancel context.CancelFunc
