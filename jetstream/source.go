@@ -93,7 +93,9 @@ type ConsumerConfig struct {
 	// Stream is the name of the stream.
 	Stream string
 	// Subjects are the filters of the consumer, and the subjects of the stream
-	// when it is missing and StreamConfig is nil. Empty means no filter.
+	// when it is missing and StreamConfig is nil. Empty means no filter. Besides
+	// the wildcards * and >, {name} stands for one token, and a last {name...} for
+	// one or more: a handler finds what they stand for in the Param of its message.
 	Subjects []string
 	// Durable is the name of the consumer. It remembers where it stands for as
 	// long as it exists, and all processes that name it share its messages.
@@ -107,6 +109,11 @@ type ConsumerConfig struct {
 	// StreamConfig is the whole configuration of the stream, for everything
 	// that Subjects alone does not say. Its Name may be left empty.
 	StreamConfig *natsjs.StreamConfig
+	// Consumer is for every setting of a consumer that the other fields do not say:
+	// replay speed, pull limits, metadata, a priority policy, headers only. What the
+	// other fields say, and what would break a promise (MaxDeliver, BackOff, another
+	// ack policy), is refused in it.
+	Consumer *natsjs.ConsumerConfig
 	// AckWait is the lease of a delivery: one neither settled nor extended
 	// within it is handed to somebody else. Default: 30 s.
 	AckWait time.Duration
@@ -137,7 +144,11 @@ const (
 // source is a ConsumerConfig bound to its transport, defaults filled in.
 type source struct {
 	t   *Transport
-	cfg ConsumerConfig
+	cfg ConsumerConfig // its Subjects are patterns
+
+	transport.Templates // what the Subjects were made of
+	unread              []string
+
 	// watch is set where the source is a watch of a bucket or an object store.
 	watch *watch
 	// plan is what the last check found that the stream does not store yet and
@@ -165,6 +176,10 @@ func (t *Transport) Consumer(cfg ConsumerConfig) transport.Source {
 			cfg.Stream = sc.Name
 		}
 	}
+	if cfg.Consumer != nil {
+		c := *cfg.Consumer
+		cfg.Consumer = &c
+	}
 	if cfg.AckWait == 0 {
 		cfg.AckWait = defaultAckWait
 	}
@@ -174,7 +189,16 @@ func (t *Transport) Consumer(cfg ConsumerConfig) transport.Source {
 	if cfg.InactiveThreshold == 0 {
 		cfg.InactiveThreshold = defaultInactive
 	}
-	return &source{t: t, cfg: cfg}
+	return t.source(cfg)
+}
+
+func (t *Transport) source(cfg ConsumerConfig) *source {
+	s := &source{t: t, cfg: cfg}
+	s.Templates, s.unread = transport.ParseTemplates(cfg.Subjects)
+	if len(cfg.Subjects) > 0 {
+		s.cfg.Subjects = s.Patterns("*", ">")
+	}
+	return s
 }
 
 // Transport implements transport.Source.
@@ -225,14 +249,23 @@ func (s *source) WithPrefix(prefix string) transport.Source {
 	if cfg.Durable != "" {
 		cfg.Durable = name + cfg.Durable
 	}
-	cfg.Subjects = prefixed(prefix, cfg.Subjects)
+	cfg.Subjects = prefixed(prefix, s.written())
 	if cfg.StreamConfig != nil {
 		sc := *cfg.StreamConfig
 		sc.Name = cfg.Stream
 		sc.Subjects = prefixed(prefix, sc.Subjects)
 		cfg.StreamConfig = &sc
 	}
-	return &source{t: s.t, cfg: cfg}
+	return s.t.source(cfg)
+}
+
+// written are the subjects as they were written, parameters included.
+func (s *source) written() []string {
+	var texts []string
+	for _, t := range s.Templates {
+		texts = append(texts, t.String())
+	}
+	return texts
 }
 
 func prefixed(prefix string, subjects []string) []string {
@@ -259,6 +292,7 @@ func (s *source) faults() []string {
 	if s.watch != nil {
 		faults = s.watch.faults()
 	}
+	faults = append(faults, s.unread...)
 	if !validName(s.cfg.Stream) {
 		add("the stream name " + quote(s.cfg.Stream) + " is empty or has a space, '.', '*', '>', '/' or '\\'")
 	}
@@ -314,20 +348,21 @@ func (s *source) streamConfig() natsjs.StreamConfig {
 
 // consumerConfig is the consumer as the source asks for it, under this name.
 func (s *source) consumerConfig(name string) natsjs.ConsumerConfig {
-	cfg := natsjs.ConsumerConfig{
-		Name:          name,
-		Durable:       s.cfg.Durable,
-		AckPolicy:     natsjs.AckExplicitPolicy,
-		AckWait:       s.cfg.AckWait,
-		MaxDeliver:    -1,
-		MaxAckPending: s.cfg.MaxAckPending,
-		Replicas:      s.cfg.Replicas,
+	var cfg natsjs.ConsumerConfig
+	if s.cfg.Consumer != nil {
+		cfg = *s.cfg.Consumer
 	}
+	cfg.Name, cfg.Durable = name, s.cfg.Durable
+	cfg.AckPolicy, cfg.AckWait, cfg.MaxDeliver = natsjs.AckExplicitPolicy, s.cfg.AckWait, -1
+	cfg.MaxAckPending, cfg.Replicas = s.cfg.MaxAckPending, s.cfg.Replicas
 	s.cfg.Start.apply(&cfg)
 	setFilters(&cfg, s.cfg.Subjects)
+	if cfg.DeliverPolicy == natsjs.DeliverLastPerSubjectPolicy && len(s.cfg.Subjects) == 0 {
+		cfg.FilterSubject = ">" // the server asks for one
+	}
 	if s.cfg.Durable == "" {
 		cfg.InactiveThreshold = s.cfg.InactiveThreshold
-		cfg.Description = "holdfast, without a durable name"
+		fill(&cfg.Description, "holdfast, without a durable name")
 	}
 	return cfg
 }
