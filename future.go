@@ -3,7 +3,6 @@ package holdfast
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 // Future is the outcome of one PublishAsync, which comes later. It is safe for
 // concurrent use.
 type Future struct {
-	o       *outgoing
+	o       outgoing
 	p       *publishing
 	started time.Time
 
@@ -83,7 +82,7 @@ func (f *Future) complete(tries int, err error) {
 	}
 	f.mu.Unlock()
 	if len(f.p.observers) > 0 {
-		f.p.tell(f.o, f.started, tries, err)
+		f.p.tell(&f.o, f.started, tries, err)
 	}
 }
 
@@ -102,12 +101,11 @@ func (c *completion) Complete(tries int, err error) { (*Future)(c).complete(trie
 // Inside a handler the message that is handled is acked only when the outcome is
 // there; one that is not stored is a failed attempt.
 func (p *Publisher[T]) PublishAsync(ctx context.Context, body T, opts ...PublishOption) (*Future, error) {
-	o, err := p.prepare(ctx, body, opts)
-	if err != nil {
+	f := &Future{o: outgoing{to: p.to}}
+	if err := p.prepare(ctx, &f.o, body, opts); err != nil {
 		return nil, err
 	}
-	f, err := p.core.start(ctx, o)
-	if err != nil {
+	if err := p.core.start(ctx, f); err != nil {
 		return nil, err
 	}
 	if m := handled(ctx); m != nil {
@@ -116,27 +114,25 @@ func (p *Publisher[T]) PublishAsync(ctx context.Context, body T, opts ...Publish
 	return f, nil
 }
 
-// start takes one message.
-func (p *publishing) start(ctx context.Context, o *outgoing) (*Future, error) {
-	f := &Future{o: o, p: p, started: time.Now()}
+// start takes the message of f.
+func (p *publishing) start(ctx context.Context, f *Future) error {
+	f.p, f.started = p, time.Now()
 	if p.spool != nil || p.err != nil {
-		if err := p.publish(ctx, o); err != nil {
-			return nil, err
+		if err := p.publish(ctx, &f.o); err != nil {
+			return err
 		}
 		f.over = true
-		return f, nil
+		return nil
 	}
 	if ctx.Err() != nil {
-		return nil, notSent(o.to, context.Cause(ctx))
+		return notSent(f.o.to, context.Cause(ctx))
 	}
-	it := sender.Item{To: o.to, M: &o.m, Then: (*completion)(f), Until: f.started.Add(p.timeout)}
+	it := sender.Item{To: f.o.to, M: &f.o.m, Then: (*completion)(f), Until: f.started.Add(p.timeout)}
 	if ctx.Done() != nil {
 		it.Ctx = ctx
 	}
-	if _, err := p.send.Send(ctx, it); err != nil {
-		return nil, err
-	}
-	return f, nil
+	_, err := p.send.Send(ctx, it)
+	return err
 }
 
 // Outgoing is one message of a batch.
@@ -159,14 +155,14 @@ type Result struct {
 // stored all or none: each has an outcome of its own.
 func (p *Publisher[T]) PublishBatch(ctx context.Context, batch []Outgoing[T]) ([]Result, error) {
 	results := make([]Result, len(batch))
-	made := make([]*outgoing, len(batch))
+	futures := make([]*Future, len(batch))
 	for i, b := range batch {
-		made[i], results[i].Err = p.prepare(ctx, b.Body, b.Options)
-		if made[i] != nil {
-			results[i].ID = made[i].m.ID
+		f := &Future{o: outgoing{to: p.to}}
+		if results[i].Err = p.prepare(ctx, &f.o, b.Body, b.Options); results[i].Err == nil {
+			futures[i], results[i].ID = f, f.o.m.ID
 		}
 	}
-	p.core.publishAll(ctx, made, results)
+	p.core.publishAll(ctx, futures, results)
 	var faults []error
 	for _, r := range results {
 		faults = append(faults, r.Err)
@@ -174,28 +170,38 @@ func (p *Publisher[T]) PublishBatch(ctx context.Context, batch []Outgoing[T]) ([
 	return results, errors.Join(faults...)
 }
 
-// publishAll publishes what could be made and fills in the results.
-func (p *publishing) publishAll(ctx context.Context, made []*outgoing, results []Result) {
+// publishAll publishes what could be made, which is not nil, and fills in the
+// results.
+func (p *publishing) publishAll(ctx context.Context, futures []*Future, results []Result) {
 	if p.spool != nil && p.err == nil {
-		good := slices.DeleteFunc(slices.Clone(made), func(o *outgoing) bool { return o == nil })
-		err := p.spool.publish(ctx, good...)
-		for i, o := range made {
-			if o != nil {
-				results[i].Err = err
-			}
-		}
+		p.spoolAll(ctx, futures, results)
 		return
-	}
-	futures := make([]*Future, len(made))
-	for i, o := range made {
-		if o != nil {
-			futures[i], results[i].Err = p.start(ctx, o)
-		}
 	}
 	for i, f := range futures {
 		if f != nil {
+			results[i].Err = p.start(ctx, f)
+		}
+	}
+	for i, f := range futures {
+		if f != nil && results[i].Err == nil {
 			<-f.Done() // bounded by ctx and PublishTimeout, as every message is
 			results[i].Err = f.Err()
+		}
+	}
+}
+
+// spoolAll writes them with one sync, all or none.
+func (p *publishing) spoolAll(ctx context.Context, futures []*Future, results []Result) {
+	var good []*outgoing
+	for _, f := range futures {
+		if f != nil {
+			good = append(good, &f.o)
+		}
+	}
+	err := p.spool.publish(ctx, good...)
+	for i, f := range futures {
+		if f != nil {
+			results[i].Err = err
 		}
 	}
 }

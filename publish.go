@@ -178,30 +178,29 @@ func To(a transport.Address) PublishOption { return publishOptionFunc(func(o *ou
 // reconnects until ctx ends. OutcomeOf tells what an error means for the message:
 // one for which Unknown is true says that it may have been stored all the same.
 func (p *Publisher[T]) Publish(ctx context.Context, body T, opts ...PublishOption) error {
-	o, err := p.prepare(ctx, body, opts)
-	if err != nil {
+	o := &outgoing{to: p.to}
+	if err := p.prepare(ctx, o, body, opts); err != nil {
 		return err
 	}
 	return p.core.publish(ctx, o)
 }
 
 // prepare makes the message: the first of a publish's three rooms.
-func (p *Publisher[T]) prepare(ctx context.Context, body T, opts []PublishOption) (*outgoing, error) {
-	o := &outgoing{to: p.to}
+func (p *Publisher[T]) prepare(ctx context.Context, o *outgoing, body T, opts []PublishOption) error {
 	for _, opt := range opts {
 		opt.applyMessage(o)
 	}
 	if err := o.address(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := o.encode(p.cfg.codec, body); err != nil {
-		return nil, err
+		return err
 	}
 	if err := o.refuse(p.core.caps); err != nil {
-		return nil, err
+		return err
 	}
 	o.identify(ctx)
-	return o, nil
+	return nil
 }
 
 // address fills in the parameters of the address: those of the routing key, where
