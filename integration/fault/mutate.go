@@ -56,9 +56,9 @@ func mutants() []mutant {
 			guard: "\te.put(natsjs.MsgIDHeader, dedup)\n", broken: "\te.put(natsjs.MsgIDHeader, \"\")\n",
 		},
 		{
-			name: "new messages before pending ones", file: "internal/sender/keep.go", row: "cut", broker: "quorum",
-			guard:  "\tif !s.refused && s.win.pending == s.win.flying {\n",
-			broken: "\tif s.flow = p; !s.refused {\n",
+			name: "pending ones newest first", file: "internal/sender/keep.go", row: "half-open", broker: "quorum",
+			guard:  "\tfor tag = max(tag, s.win.head); tag < s.win.tail; tag++ {\n",
+			broken: "\tfor tag = s.win.tail - 1; tag >= s.win.head && tag < s.win.tail; tag-- {\n",
 		},
 	}
 }

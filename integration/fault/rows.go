@@ -2,10 +2,7 @@
 
 package main
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // row is a fault and what is promised about it.
 type row struct {
@@ -121,12 +118,4 @@ func awayBroker(t *trial) error {
 		return err
 	}
 	return t.more(500)
-}
-
-// worst returns the longest of some times.
-func worst(all []time.Duration) (time.Duration, bool) {
-	if len(all) == 0 {
-		return 0, false
-	}
-	return slices.Max(all), true
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,14 +36,10 @@ func table(w io.Writer, results []*result) {
 	lines := [][]string{{"row", "fault", "broker", "faults", "accepted", "lost", "duplicated", "reordered", "refused", "unknown", "flow after", "took", "promise", "notes"}}
 	for _, r := range results {
 		t := r.trial
-		flow := "-"
-		if d, any := worst(t.recoveries); any {
-			flow = fmt.Sprintf("%.2f s", d.Seconds())
-		}
 		n := func(i int) string { return fmt.Sprint(i) }
 		lines = append(lines, []string{
 			r.row.number, r.row.name, r.column, n(len(t.terms.faults)), n(t.tally.Accepted), n(t.tally.Lost), n(t.tally.Duplicated),
-			n(t.tally.Reordered), n(t.tally.Refused), n(t.tally.Unknown), flow, fmt.Sprintf("%.0f s", r.took.Seconds()), r.verdict(), strings.Join(t.notes, ", "),
+			n(t.tally.Reordered), n(t.tally.Refused), n(t.tally.Unknown), flow(t.recoveries), fmt.Sprintf("%.0f s", r.took.Seconds()), r.verdict(), strings.Join(t.notes, ", "),
 		})
 	}
 	width := make([]int, len(lines[0]))
@@ -64,6 +61,26 @@ func table(w io.Writer, results []*result) {
 		}
 		fmt.Fprintln(w, "|")
 	}
+}
+
+// flow is how long it took until messages flowed again: half of the times, and in
+// the worst case.
+func flow(all []time.Duration) string {
+	if len(all) == 0 {
+		return "-"
+	}
+	all = slices.Sorted(slices.Values(all))
+	text := fmt.Sprintf("%.2f / %.2f s", all[len(all)/2].Seconds(), all[len(all)-1].Seconds())
+	late := 0
+	for _, d := range all {
+		if d > flowAim {
+			late++
+		}
+	}
+	if late > 0 {
+		text += fmt.Sprintf(" (%d of %d beyond %v)", late, len(all), flowAim)
+	}
+	return text
 }
 
 // totals writes the last line.

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// flowBound is when messages must flow again after a fault is over. What is
-	// aimed at is two seconds; the bound is for machines with other work.
+	// flowAim is how soon messages are to flow again after a fault is over, and
+	// flowBound when they must: it is for machines with other work.
+	flowAim   = 2 * time.Second
 	flowBound = 10 * time.Second
 	// patience is when something that should happen soon is taken for never.
 	patience = 40 * time.Second
