@@ -55,13 +55,20 @@ func TestJetStreamOldServerThatDropsStreamSettingsIsRefused(t *testing.T) {
 	src := w.source(func(c *jetstream.ConsumerConfig) {
 		c.StreamConfig = &natsjs.StreamConfig{Subjects: c.Subjects, Compression: natsjs.S2Compression}
 	})
+	found, err := w.js.Check(w.ctx, src, want(1))
+	if err != nil || len(findings(found, transport.CodeServerTooOld)) != 1 {
+		t.Fatalf("check: %v %s", err, describe(found))
+	}
 	report, err := w.js.Provision(w.ctx, src, want(1))
 	if !errors.Is(err, transport.ErrUnsupported) || transport.KindOf(err) != transport.Permanent {
 		t.Fatalf("provision: %v", err)
 	}
-	found := findings(report.Findings, transport.CodeFieldsDropped)
-	if len(found) != 1 || !strings.Contains(strings.Join(found[0].Diff, " "), "compression") {
+	old := findings(report.Findings, transport.CodeServerTooOld)
+	if len(old) != 1 || !strings.Contains(old[0].Fact, "compression") {
 		t.Fatalf("found %s", describe(report.Findings))
+	}
+	if _, err := w.js.JetStream().Stream(w.ctx, "ORDERS"); !errors.Is(err, natsjs.ErrStreamNotFound) {
+		t.Fatalf("a stream without the setting is left behind: %v", err)
 	}
 }
 
@@ -77,7 +84,7 @@ func TestJetStreamOldServerGetsNoConsumerThatTakesTooMuch(t *testing.T) {
 		t.Fatalf("check: %v %s", err, describe(found))
 	}
 	report, err := w.js.Provision(w.ctx, src, want(1))
-	if !errors.Is(err, transport.ErrUnsupported) || len(findings(report.Findings, transport.CodeFieldsDropped)) != 1 {
+	if !errors.Is(err, transport.ErrUnsupported) || len(findings(report.Findings, transport.CodeServerTooOld)) != 1 {
 		t.Fatalf("provision: %v %s", err, describe(report.Findings))
 	}
 	// Without its filters it would take every message of the stream.

@@ -70,6 +70,9 @@ func (c *checker) settings() {
 	for _, fault := range c.s.faults() {
 		c.fail(transport.CodeInvalid, fault, "correct the source")
 	}
+	for _, r := range c.s.refusals(c.want) {
+		c.fail(r.code, r.fact, r.fix)
+	}
 	if c.want.Reply {
 		c.fail(transport.CodeNoReply, "JetStream keeps messages for later and has no replies", "answer requests on core NATS: package natscore")
 	}
@@ -100,9 +103,8 @@ func (c *checker) account(ctx context.Context) bool {
 		c.err = seamError("check", c.at, err, false)
 		return false
 	}
-	if len(c.s.cfg.Subjects) > 1 && !serverAtLeast(c.t.nc(), 2, 10, 0) {
-		c.fail(transport.CodeServerTooOld, "server "+c.t.nc().ConnectedServerVersion()+" knows no more than one filter per consumer",
-			"use one subject, or a server of version 2.10 or later")
+	for _, fact := range c.s.beyond() {
+		c.fail(transport.CodeServerTooOld, fact, oldFix)
 	}
 	return true
 }

@@ -242,7 +242,7 @@ func (s *store) make(ctx context.Context) (*natsjs.StreamInfo, error) {
 	if err != nil {
 		return nil, seamError("open", s.what, err, true)
 	}
-	if diff := diffBucket(s.want, info.Config); len(diff) > 0 {
+	if diff := diffStream(s.want, info.Config); len(diff) > 0 {
 		// Nothing is in it yet: what is not as it was asked for is not left behind.
 		_ = s.t.manage(ctx, "STREAM.DELETE."+s.want.Name, nil, nil)
 		return nil, s.dropped(diff)
@@ -262,7 +262,7 @@ func (s *store) update(ctx context.Context, have natsjs.StreamConfig) (*natsjs.S
 	if err != nil {
 		return nil, seamError("open", s.what, err, true)
 	}
-	if diff := diffBucket(s.want, info.Config); len(diff) > 0 {
+	if diff := diffStream(s.want, info.Config); len(diff) > 0 {
 		return nil, s.dropped(diff)
 	}
 	return info, nil
@@ -279,7 +279,7 @@ func (s *store) diff(have natsjs.StreamConfig) []string {
 	if !s.full {
 		return nil
 	}
-	return diffBucket(s.want, have)
+	return diffStream(s.want, have)
 }
 
 func (s *store) note(code transport.Code, level transport.Level, fact, fix string, diff ...string) {
@@ -293,46 +293,4 @@ func (s *store) refuse(code transport.Code, fact, fix string, cause error, diff 
 		Op: "open", Address: s.what, Kind: transport.Permanent, Hint: fix,
 		Err: errors.Join(cause, &FindingsError{Findings: slices.Clone(s.found)}),
 	}
-}
-
-// diffBucket compares what other clients and servers may have left out besides
-// what is compared of any stream.
-func diffBucket(want, have natsjs.StreamConfig) []string {
-	d := differ(diffStream(want, have))
-	same(&d, "allow_rollup_hdrs", want.AllowRollup, have.AllowRollup)
-	asked(&d, "description", want.Description, have.Description)
-	for _, name := range slices.Sorted(maps.Keys(want.Metadata)) {
-		if value, ok := have.Metadata[name]; !ok || value != want.Metadata[name] {
-			d.line("metadata "+name, quote(want.Metadata[name]), quote(value))
-		}
-	}
-	if (want.Mirror == nil) != (have.Mirror == nil) || want.Mirror != nil && want.Mirror.Name != have.Mirror.Name {
-		d.line("mirror", sourceName(want.Mirror), sourceName(have.Mirror))
-	}
-	if !sameSet(sourceNames(want.Sources), sourceNames(have.Sources)) {
-		d.line("sources", list(sourceNames(want.Sources)), list(sourceNames(have.Sources)))
-	}
-	if want.RePublish != nil && (have.RePublish == nil || *want.RePublish != *have.RePublish) {
-		d.line("republish", want.RePublish.Destination, have.RePublish != nil)
-	}
-	return d
-}
-
-func sourceName(s *natsjs.StreamSource) string {
-	if s == nil {
-		return "none"
-	}
-	return s.Name
-}
-
-func sourceNames(sources []*natsjs.StreamSource) []string {
-	names := make([]string, 0, len(sources))
-	for _, s := range sources {
-		name := s.Name
-		for _, tr := range s.SubjectTransforms {
-			name += " " + tr.Source + "=>" + tr.Destination
-		}
-		names = append(names, name)
-	}
-	return names
 }

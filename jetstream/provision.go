@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -22,6 +23,9 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 	}
 	if faults := s.faults(); len(faults) > 0 {
 		return p.report, transport.Invalid("provision", s.address(), "%s", faults[0])
+	}
+	if err := p.possible(s); err != nil {
+		return p.report, err
 	}
 	if err := p.stream(ctx, s.streamConfig(), s.cfg.Mode, s.cfg.Subjects, s.cfg.StreamConfig != nil); err != nil {
 		return p.report, err
@@ -45,6 +49,25 @@ type provisioner struct {
 	t      *Transport
 	want   transport.Want
 	report transport.Report
+}
+
+// possible refuses what the server would drop in silence or holdfast cannot keep
+// a promise with, before anything is made.
+func (p *provisioner) possible(s *source) error {
+	if r := s.refusals(p.want); len(r) > 0 {
+		return transport.Invalid("provision", s.address(), "%s; fix: %s (%s)", r[0].fact, r[0].fix, r[0].code)
+	}
+	facts := s.beyond()
+	for _, fact := range facts {
+		p.note(transport.Finding{Code: transport.CodeServerTooOld, Level: transport.LevelError, Fact: fact, Fix: oldFix})
+	}
+	if len(facts) == 0 {
+		return nil
+	}
+	return &transport.Error{
+		Op: "provision", Address: s.address(), Kind: transport.Permanent, Hint: oldFix,
+		Err: errors.Join(transport.ErrUnsupported, errors.New(facts[0])),
+	}
 }
 
 // stream makes or updates a stream. full tells that want is a configuration to
@@ -232,7 +255,7 @@ func missing(op, what, hint string) error {
 func wantedStream(have, want natsjs.StreamConfig, filters []string, full bool) natsjs.StreamConfig {
 	next := have
 	if full {
-		next = want
+		next = kept(want, have)
 		next.Subjects = slices.Clone(have.Subjects)
 		for _, s := range want.Subjects {
 			if !coveredBy(s, next.Subjects) {
@@ -253,18 +276,63 @@ func wantedStream(have, want natsjs.StreamConfig, filters []string, full bool) n
 	return next
 }
 
+// kept is a stream as it is asked for, with what it is where nothing is asked.
+func kept(want, have natsjs.StreamConfig) natsjs.StreamConfig {
+	next := want
+	next.Metadata = joined(have.Metadata, want.Metadata)
+	next.MirrorDirect = want.MirrorDirect || have.MirrorDirect
+	fill(&next.Description, have.Description)
+	fill(&next.Duplicates, have.Duplicates)
+	fill(&next.FirstSeq, have.FirstSeq)
+	fill(&next.Template, have.Template)
+	if next.Placement == nil {
+		next.Placement = have.Placement
+	}
+	if next.SubjectDeleteMarkerTTL > 0 {
+		next.AllowRollup = next.AllowRollup || have.AllowRollup
+	}
+	return next
+}
+
 // updatedConsumer is the consumer to ask for in an update: where it starts
-// cannot change, and it stays as paused as it is.
+// cannot change, it stays as paused as it is, and what nothing is asked about
+// stays as it is, too.
 func updatedConsumer(want, have natsjs.ConsumerConfig) natsjs.ConsumerConfig {
 	next := want
 	next.DeliverPolicy, next.OptStartSeq, next.OptStartTime = have.DeliverPolicy, have.OptStartSeq, have.OptStartTime
 	next.PauseUntil = have.PauseUntil
-	next.Description, next.Metadata, next.SampleFrequency = have.Description, have.Metadata, have.SampleFrequency
-	if next.Replicas == 0 {
-		next.Replicas = have.Replicas
+	next.Metadata = joined(have.Metadata, want.Metadata)
+	fill(&next.Description, have.Description)
+	fill(&next.SampleFrequency, have.SampleFrequency)
+	fill(&next.Replicas, have.Replicas)
+	fill(&next.MaxWaiting, have.MaxWaiting)
+	fill(&next.MaxRequestBatch, have.MaxRequestBatch)
+	fill(&next.MaxRequestExpires, have.MaxRequestExpires)
+	fill(&next.MaxRequestMaxBytes, have.MaxRequestMaxBytes)
+	if next.PriorityPolicy == natsjs.PriorityPolicyNone {
+		next.PriorityPolicy, next.PriorityGroups = have.PriorityPolicy, have.PriorityGroups
 	}
-	if next.MaxWaiting == 0 {
-		next.MaxWaiting = have.MaxWaiting
-	}
+	fill(&next.PinnedTTL, have.PinnedTTL)
 	return next
+}
+
+// fill sets what is not set.
+func fill[T comparable](v *T, have T) {
+	var zero T
+	if *v == zero {
+		*v = have
+	}
+}
+
+func joined(have, want map[string]string) map[string]string {
+	if len(want) == 0 {
+		return have
+	}
+	all := maps.Clone(want)
+	for name, value := range have {
+		if _, ok := all[name]; !ok {
+			all[name] = value
+		}
+	}
+	return all
 }

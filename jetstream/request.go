@@ -129,7 +129,7 @@ func (t *Transport) streamInfo(ctx context.Context, stream string) (*natsjs.Stre
 
 func (t *Transport) createStream(ctx context.Context, cfg natsjs.StreamConfig) (*natsjs.StreamInfo, error) {
 	info := &natsjs.StreamInfo{}
-	if err := t.manage(ctx, "STREAM.CREATE."+cfg.Name, cfg, info); err != nil {
+	if err := t.manage(ctx, "STREAM.CREATE."+cfg.Name, external(cfg), info); err != nil {
 		return nil, err
 	}
 	return info, nil
@@ -137,7 +137,7 @@ func (t *Transport) createStream(ctx context.Context, cfg natsjs.StreamConfig) (
 
 func (t *Transport) updateStream(ctx context.Context, cfg natsjs.StreamConfig) (*natsjs.StreamInfo, error) {
 	info := &natsjs.StreamInfo{}
-	if err := t.manage(ctx, "STREAM.UPDATE."+cfg.Name, cfg, info); err != nil {
+	if err := t.manage(ctx, "STREAM.UPDATE."+cfg.Name, external(cfg), info); err != nil {
 		return nil, err
 	}
 	return info, nil

@@ -35,6 +35,7 @@ const (
 	CodePushConsumer     Code = "HF1114" // the durable is a push consumer
 	CodeConsumerPaused   Code = "HF1115" // the consumer is paused
 	CodeStrandedMessages Code = "HF1116" // messages were left behind by a delivery limit
+	CodeHeadersOnly      Code = "HF1117" // dead letters of a consumer of headers only would have no body
 )
 
 // Findings about a stream.
