@@ -6,6 +6,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -33,6 +34,8 @@ type pipeline struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	over   atomic.Pointer[transport.Error] // why
+
+	refused time.Time // since when every message was refused; zero if not. Of the reader alone
 
 	mu   sync.Mutex // orders publishes; guards what follows
 	held []held

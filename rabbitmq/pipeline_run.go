@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"errors"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -38,6 +39,9 @@ func (p *pipeline) cause(noticed error) error {
 func (p *pipeline) serve() error {
 	for {
 		next, empty := p.c.settle(p.tell)
+		if p.refusing(empty) {
+			return errRefused
+		}
 		if empty {
 			waits, err := p.release()
 			if err != nil {
@@ -64,7 +68,29 @@ func (p *pipeline) serve() error {
 }
 
 // tell reports the outcome of e.
-func (p *pipeline) tell(e *entry, err error) { p.report(e.tag, final(err)) }
+func (p *pipeline) tell(e *entry, err error) {
+	switch {
+	case err == nil:
+		p.refused = time.Time{}
+	case errors.Is(err, errRefused) && p.refused.IsZero():
+		p.refused = time.Now()
+	}
+	p.report(e.tag, final(err))
+}
+
+// refusing tells whether the channel has refused all there was for so long that
+// the channel may be the cause, see mostRefusing. What is under way gets a moment
+// more for its outcome.
+func (p *pipeline) refusing(empty bool) bool {
+	if p.refused.IsZero() {
+		return false
+	}
+	most := mostRefusing
+	if !empty {
+		most *= 2
+	}
+	return time.Since(p.refused) > most
+}
 
 // final makes a refusal of a pipeline out of the outcome of a publish: whoever
 // publishes in a row does not wait for a queue that may be bound one day.
