@@ -180,7 +180,7 @@ func (c *natsCluster) leader(js natsjs.JetStream, stream string) (leader int) {
 // dial connects to whichever nodes answer.
 func (c *natsCluster) dial() *jetstream.Transport {
 	c.Helper()
-	js, err := jetstream.Connect(c.Context(), c.url(), jetstream.WaitForBroker(), jetstream.WithNATSOptions(nats.ReconnectWait(100*time.Millisecond)))
+	js, err := jetstream.Connect(c.Context(), c.url(), jetstream.WaitForBroker(), jetstream.WithNATS(nats.ReconnectWait(100*time.Millisecond)))
 	if err != nil {
 		c.Fatal(err)
 	}

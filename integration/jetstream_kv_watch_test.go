@@ -37,7 +37,7 @@ func newKVWorld(t *testing.T, history uint8) *kvWorld {
 
 func (w *kvWorld) dial() *jetstream.Transport {
 	w.Helper()
-	js, err := jetstream.Connect(w.Context(), w.srv.URL(), jetstream.WithNATSOptions(nats.ReconnectWait(20*time.Millisecond)))
+	js, err := jetstream.Connect(w.Context(), w.srv.URL(), jetstream.WithNATS(nats.ReconnectWait(20*time.Millisecond)))
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func newPutting(s *ObjectStore, op string, meta ObjectMeta) *putting {
 	}
 	p.meta.Opts = &natsjs.ObjectMetaOptions{ChunkSize: uint32(p.chunk)}
 	p.window = max(putWindow/p.chunk, 2)
-	p.subject = s.t.subjectFor(s.chunkSubject(p.nuid))
+	p.subject = s.chunkSubject(p.nuid)
 	return p
 }
 
@@ -333,7 +333,7 @@ func (s *ObjectStore) storeInfo(ctx context.Context, op string, info ObjectInfo,
 	}
 	id, unsure := rand.Text(), false
 	m := &nats.Msg{
-		Subject: s.t.subjectFor(s.metaSubject(info.Name)), Data: body,
+		Subject: s.metaSubject(info.Name), Data: body,
 		Header: nats.Header{
 			kvRollupHeader: []string{"sub"}, msgIDHeader: []string{id}, kvExpectHeader: []string{strconv.FormatUint(seq, 10)},
 		},
