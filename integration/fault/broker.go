@@ -18,6 +18,9 @@ type broker interface {
 	// unlimit takes the limit away.
 	unlimit(ctx context.Context, name string) error
 	remove(ctx context.Context, name string) error
+	// put stores a message with the plain client library, as soon as the broker
+	// takes it.
+	put(ctx context.Context, name string, body []byte) error
 	// stored returns the names of all messages in their order.
 	stored(ctx context.Context, name string) ([]string, error)
 

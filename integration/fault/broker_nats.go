@@ -166,6 +166,13 @@ func (b *natsBroker) remove(ctx context.Context, name string) error {
 	return b.with(func(js jetstream.JetStream) error { return js.DeleteStream(ctx, streamName(name)) })
 }
 
+func (b *natsBroker) put(ctx context.Context, name string, body []byte) error {
+	return b.with(func(js jetstream.JetStream) error {
+		_, err := js.Publish(ctx, name, body, jetstream.WithRetryAttempts(1000), jetstream.WithRetryWait(10*time.Millisecond))
+		return err
+	})
+}
+
 func (b *natsBroker) stored(ctx context.Context, name string) ([]string, error) {
 	var names []string
 	err := b.with(func(js jetstream.JetStream) error {

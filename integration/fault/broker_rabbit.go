@@ -126,6 +126,22 @@ func (b *rabbitBroker) remove(_ context.Context, name string) error {
 	})
 }
 
+func (b *rabbitBroker) put(ctx context.Context, name string, body []byte) error {
+	return b.with(func(ch *amqp.Channel) error {
+		if err := ch.Confirm(false); err != nil {
+			return err
+		}
+		c, err := ch.PublishWithDeferredConfirm("", name, false, false, amqp.Publishing{Body: body, DeliveryMode: amqp.Persistent})
+		if err != nil {
+			return err
+		}
+		if ok, err := c.WaitContext(ctx); err != nil || !ok {
+			return fmt.Errorf("not confirmed: %w", err)
+		}
+		return nil
+	})
+}
+
 // quiet is how long a queue says nothing before it is taken for empty.
 const quiet = 700 * time.Millisecond
 

@@ -83,11 +83,7 @@ func killBroker(t *trial) error {
 		if err := t.accepted(t.size.messages * (i + 1) / (t.size.brokerKills + 2)); err != nil {
 			return err
 		}
-		err := t.fault(func() error {
-			t.b.kill()
-			return t.b.start()
-		})
-		if err != nil {
+		if err := t.restart(func() error { return nil }); err != nil {
 			return err
 		}
 	}
@@ -107,14 +103,7 @@ func awayBroker(t *trial) error {
 	if err := t.accepted(500); err != nil {
 		return err
 	}
-	err := t.fault(func() error {
-		t.b.kill()
-		if err := t.pause(t.size.away); err != nil {
-			return err
-		}
-		return t.b.start()
-	})
-	if err != nil {
+	if err := t.restart(func() error { return t.pause(t.size.away) }); err != nil {
 		return err
 	}
 	return t.more(500)

@@ -87,14 +87,7 @@ func killBrokerSpool(t *trial) error {
 			return err
 		}
 		before, _, _ := t.led.counts()
-		err := t.fault(func() error {
-			t.b.kill()
-			if err := t.more(100); err != nil { // with nobody there
-				return err
-			}
-			return t.b.start()
-		})
-		if err != nil {
+		if err := t.restart(func() error { return t.more(100) }); err != nil { // with nobody there
 			return err
 		}
 		during, _, _ := t.led.counts()

@@ -33,13 +33,13 @@ func (r *result) verdict() string {
 
 // table writes all results as a table of Markdown.
 func table(w io.Writer, results []*result) {
-	lines := [][]string{{"row", "fault", "broker", "faults", "accepted", "lost", "duplicated", "reordered", "refused", "unknown", "flow after", "took", "promise", "notes"}}
+	lines := [][]string{{"row", "fault", "broker", "faults", "accepted", "lost", "duplicated", "reordered", "refused", "unknown", "flow after", "plain client", "took", "promise", "notes"}}
 	for _, r := range results {
 		t := r.trial
 		n := func(i int) string { return fmt.Sprint(i) }
 		lines = append(lines, []string{
 			r.row.number, r.row.name, r.column, n(len(t.terms.faults)), n(t.tally.Accepted), n(t.tally.Lost), n(t.tally.Duplicated),
-			n(t.tally.Reordered), n(t.tally.Refused), n(t.tally.Unknown), flow(t.recoveries), fmt.Sprintf("%.0f s", r.took.Seconds()), r.verdict(), strings.Join(t.notes, ", "),
+			n(t.tally.Reordered), n(t.tally.Refused), n(t.tally.Unknown), flow(t.recoveries), flow(t.plain), fmt.Sprintf("%.0f s", r.took.Seconds()), r.verdict(), strings.Join(t.notes, ", "),
 		})
 	}
 	width := make([]int, len(lines[0]))

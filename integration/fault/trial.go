@@ -37,6 +37,7 @@ type trial struct {
 	led        *ledger
 	terms      terms
 	recoveries []time.Duration
+	plain      []time.Duration // until the broker took a message of a plain client
 	notes      []string
 	broken     []string
 	pubs       []*publisher
@@ -180,6 +181,35 @@ func (t *trial) fault(do func() error) error {
 		return err
 	}
 	return t.flows(from)
+}
+
+// restart kills the broker, does something, and starts it again. Beside the publisher a plain
+// client tries what it can do with the broker when that is back.
+func (t *trial) restart(meanwhile func() error) error {
+	took := make(chan time.Duration, 1)
+	began := false
+	err := t.fault(func() error {
+		t.b.kill()
+		if err := meanwhile(); err != nil {
+			return err
+		}
+		if err := t.b.start(); err != nil {
+			return err
+		}
+		began = true
+		go func() { // awaited below; bounded by the row
+			at := time.Now()
+			for t.b.put(t.ctx, t.name, fmt.Appendf(nil, "plain-%d ", len(t.plain))) != nil && t.ctx.Err() == nil {
+				<-time.After(10 * time.Millisecond)
+			}
+			took <- time.Since(at)
+		}()
+		return nil
+	})
+	if began {
+		t.plain = append(t.plain, <-took)
+	}
+	return err
 }
 
 // flows waits until messages flow again after what was broken is mended.
