@@ -70,6 +70,15 @@ func (m *Meta) Param(name string) string {
 	return value
 }
 
+// Params returns all parameters of the source's address with what stands for
+// them; nil where there are none.
+func (m *Meta) Params() map[string]string {
+	if m.params == nil {
+		return nil
+	}
+	return m.params.Params(m.Subject)
+}
+
 // Raw returns the client library's own message (a *nats.Msg, say), or nil when
 // the transport has none. Settling it yourself takes it away from holdfast: do
 // that with the ack policy Manual only, and through this Meta if you can.

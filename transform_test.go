@@ -3,6 +3,7 @@ package holdfast_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func TestParametersOfAnAddressReachTheHandler(t *testing.T) {
 		src := w.b.Queue(memory.QueueConfig{Name: "orders", Subjects: []string{"orders.{region}.{id}", "bills.{rest...}"}})
 		var got []string
 		holdfast.Handle(w.app.Group("test."), src, func(_ context.Context, m *holdfast.Message[string]) error {
-			got = append(got, strings.Join([]string{m.Param("region"), m.Param("id"), m.Param("rest"), m.Param("other")}, "|"))
+			got = append(got, strings.Join([]string{m.Param("region"), m.Param("id"), m.Param("rest"), m.Param("other"), fmt.Sprint(m.Params())}, "|"))
 			return nil
 		})
 		w.run()
@@ -27,7 +28,7 @@ func TestParametersOfAnAddressReachTheHandler(t *testing.T) {
 		w.pass(time.Second)
 		w.send("test.bills.a.b", &transport.Message{ID: "2"})
 		w.pass(time.Second)
-		check.Equal(t, got, []string{"eu|7||", "||a.b|"})
+		check.Equal(t, got, []string{"eu|7|||map[id:7 region:eu]", "||a.b||map[rest:a.b]"})
 	})
 }
 

@@ -174,6 +174,8 @@ func valueFault(v string, rest bool) string {
 type Templated interface {
 	// Param returns what stands for a parameter in the address of a message.
 	Param(address, name string) (string, bool)
+	// Params returns all parameters of an address; nil where there are none.
+	Params(address string) map[string]string
 }
 
 // Templates are the addresses of one source.
@@ -211,4 +213,22 @@ func (l Templates) Param(address, name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Params implements Templated.
+func (l Templates) Params(address string) map[string]string {
+	var all map[string]string
+	for _, t := range l {
+		for _, name := range t.Names() {
+			value, ok := l.Param(address, name)
+			if !ok {
+				continue
+			}
+			if all == nil {
+				all = make(map[string]string)
+			}
+			all[name] = value
+		}
+	}
+	return all
 }

@@ -92,7 +92,7 @@ func adapt(h outcome.Handler) func(context.Context, *holdfast.Message[[]byte]) e
 	return func(ctx context.Context, m *holdfast.Message[[]byte]) error {
 		return verdict(h.Handle(ctx, outcome.Message{
 			ID: m.ID, Subject: m.Subject, Subscription: m.Subscription, Attempt: m.Attempt,
-			ContentType: m.ContentType, Header: headers(m.Header), Body: m.Body,
+			ContentType: m.ContentType, Header: headers(m.Header), Params: m.Params(), Body: m.Body,
 		}))
 	}
 }

@@ -19,6 +19,8 @@ const (
 	envAttempt      = "HOLDFAST_ATTEMPT"
 	envContentType  = "HOLDFAST_CONTENT_TYPE"
 	envHeaders      = "HOLDFAST_HEADERS"
+	// envParams holds what stands for {name} in the subject, as a JSON object.
+	envParams = "HOLDFAST_PARAMS"
 	// envTruncated names the headers that did not fit into HOLDFAST_HEADERS, as
 	// a JSON list; it is not set when all fit.
 	envTruncated = "HOLDFAST_HEADERS_OMITTED"
@@ -44,6 +46,7 @@ func environment(base []string, m outcome.Message) []string {
 		envAttempt+"="+strconv.Itoa(m.Attempt),
 		envContentType+"="+clean(m.ContentType),
 		envHeaders+"="+headers,
+		envParams+"="+m.ParamsJSON(maxVariable),
 	)
 	if len(omitted) > 0 {
 		env = append(env, envTruncated+"="+omittedJSON(omitted))

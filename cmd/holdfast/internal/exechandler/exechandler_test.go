@@ -109,6 +109,7 @@ func TestACommandGetsTheBodyAndTheMetadata(t *testing.T) {
 	m := message("the\x00body")
 	m.Header = map[string][]string{"Multi": {"a", "b"}, "Bin": {"\xff\x00é"}, "None": nil}
 	m.ID = "id\x00\xfe"
+	m.Params = map[string]string{"region": "eü", "id": "7"}
 	if o := handler(t, 0, "dump", file).Handle(t.Context(), m); o.Verdict != outcome.Ack {
 		t.Fatal(o.Err)
 	}
@@ -124,6 +125,9 @@ func TestACommandGetsTheBodyAndTheMetadata(t *testing.T) {
 	}
 	if got.Body != "the\x00body" || env["HOLDFAST_SUBJECT"] != "orders.placed" || env["HOLDFAST_SUBSCRIPTION"] != "orders" || env["HOLDFAST_ATTEMPT"] != "3" || env["HOLDFAST_ID"] != "id\ufffd" {
 		t.Errorf("got %+v", got)
+	}
+	if env["HOLDFAST_PARAMS"] != `{"id":"7","region":"e\u00fc"}` {
+		t.Errorf("parameters %q", env["HOLDFAST_PARAMS"])
 	}
 	if _, there := env["HOLDFAST_BROKER"]; there {
 		t.Error("the broker's URL was handed to the command")

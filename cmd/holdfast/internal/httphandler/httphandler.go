@@ -105,6 +105,10 @@ func (h *Handler) Handle(ctx context.Context, m outcome.Message) outcome.Outcome
 	return o
 }
 
+// maxParams is how long a header with parameters may be; what servers take starts
+// at 8 KiB for all of them.
+const maxParams = 4 << 10
+
 func (h *Handler) request(ctx context.Context, m outcome.Message) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.cfg.URL.String(), bytes.NewReader(m.Body))
 	if err != nil {
@@ -127,6 +131,9 @@ func (h *Handler) request(ctx context.Context, m outcome.Message) (*http.Request
 	set("Holdfast-Subject", m.Subject)
 	set("Holdfast-Subscription", m.Subscription)
 	set("Holdfast-Attempt", strconv.Itoa(m.Attempt))
+	if len(m.Params) > 0 {
+		set("Holdfast-Params", m.ParamsJSON(maxParams))
+	}
 	set("Traceparent", first(m.Header, "traceparent"))
 	set("Tracestate", first(m.Header, "tracestate"))
 	id, at := text(m.ID), strconv.FormatInt(h.now().Unix(), 10)

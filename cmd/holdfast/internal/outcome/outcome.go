@@ -5,7 +5,12 @@ package outcome
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // Message is one attempt at a message. It is read only.
@@ -16,7 +21,28 @@ type Message struct {
 	Attempt      int // from 1
 	ContentType  string
 	Header       map[string][]string
+	Params       map[string]string // what stands for {name} in the subject
 	Body         []byte
+}
+
+// ParamsJSON returns the parameters as a JSON object in ASCII, empty when there
+// are none or when they take more than limit bytes.
+func (m Message) ParamsJSON(limit int) string {
+	b, err := json.Marshal(m.Params)
+	if err != nil || m.Params == nil || len(b) > limit {
+		return "{}"
+	}
+	var ascii strings.Builder
+	for _, r := range string(b) {
+		if r < utf8.RuneSelf {
+			ascii.WriteRune(r)
+			continue
+		}
+		for _, u := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&ascii, "\\u%04x", u)
+		}
+	}
+	return ascii.String()
 }
 
 // Verdict is what a handler says.
