@@ -60,7 +60,7 @@ func newJSWorld(t *testing.T, opts ...natstest.Option) *jsWorld {
 
 func (w *jsWorld) connect(url string, opts ...jetstream.Option) (*jetstream.Transport, *eventLog) {
 	w.Helper()
-	opts = append([]jetstream.Option{jetstream.WithNATSOptions(nats.ReconnectWait(20 * time.Millisecond))}, opts...)
+	opts = append([]jetstream.Option{jetstream.WithNATS(nats.ReconnectWait(20 * time.Millisecond))}, opts...)
 	js, err := jetstream.Connect(w.ctx, url, opts...)
 	if err != nil {
 		w.Fatal(err)

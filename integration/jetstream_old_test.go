@@ -41,7 +41,7 @@ func TestJetStreamKeepsItsPromisesOnAnOldServer(t *testing.T) {
 
 func oldHarness(t testing.TB, s *oldnats.Server) transporttest.Harness {
 	t.Helper()
-	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATSOptions(nats.ReconnectWait(20*time.Millisecond)))
+	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATS(nats.ReconnectWait(20*time.Millisecond)))
 	if err != nil {
 		t.Fatal(err)
 	}

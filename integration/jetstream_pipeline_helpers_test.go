@@ -367,7 +367,7 @@ func (w *jsWorld) kickPublishing() int {
 
 // impatient makes reconnects of the test's own connection quick.
 func impatient() jetstream.Option {
-	return jetstream.WithNATSOptions(nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
+	return jetstream.WithNATS(nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
 }
 
 // batched counts the messages of the stream that came in an atomic batch, and

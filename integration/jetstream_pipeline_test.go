@@ -365,8 +365,8 @@ func TestJetStreamPipelineConnectsAsTheTransportDoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	byOption, _ := w.connect(s.URL(), jetstream.WithNATSOptions(nats.UserInfo("admin", "secret")))
-	inProcess, _ := w.connect(s.URL(), jetstream.WithNATSOptions(nats.UserInfo("admin", "secret"), nats.InProcessServer(s.Server())))
+	byOption, _ := w.connect(s.URL(), jetstream.WithNATS(nats.UserInfo("admin", "secret")))
+	inProcess, _ := w.connect(s.URL(), jetstream.WithNATS(nats.UserInfo("admin", "secret"), nats.InProcessServer(s.Server())))
 	for n, js := range []*jetstream.Transport{w.js, onAdopted, byOption, inProcess} {
 		if err := one(t, w.ctx, js, to, numbered(uint64(n))); err != nil {
 			t.Errorf("way %d: %v", n, err)
@@ -450,7 +450,7 @@ func TestJetStreamPipelineUsesTLSAndTheDialerOfTheTransport(t *testing.T) {
 	}))
 	w := &jsWorld{T: t, ctx: testContext(t), server: s}
 	dialer := &countingDialer{}
-	w.js, _ = w.connect(s.URL(), jetstream.WithNATSOptions(
+	w.js, _ = w.connect(s.URL(), jetstream.WithNATS(
 		nats.Secure(&tls.Config{RootCAs: ca.pool(), MinVersion: tls.VersionTLS12}), nats.SetCustomDialer(dialer)))
 	w.stream(natsjs.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
 	before := dialer.n.Load()

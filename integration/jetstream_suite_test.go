@@ -22,7 +22,7 @@ func TestJetStreamKeepsThePromisesOfATransport(t *testing.T) {
 
 func jetStreamHarness(t testing.TB, s *natstest.Server) transporttest.Harness {
 	t.Helper()
-	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATSOptions(nats.ReconnectWait(20*time.Millisecond)))
+	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATS(nats.ReconnectWait(20*time.Millisecond)))
 	if err != nil {
 		t.Fatal(err)
 	}

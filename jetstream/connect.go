@@ -23,10 +23,14 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Transport, error
 	if err != nil {
 		return nil, err
 	}
-	conn, err := natsconn.Dial(ctx, url, natsconn.Config{Name: set.name, Wait: set.wait, Options: set.nats})
+	if url, err = set.fromContext(url); err != nil {
+		return nil, err
+	}
+	conn, err := natsconn.Dial(ctx, url, set.conn)
 	if err != nil {
 		return nil, err
 	}
+	set.conn = natsconn.Config{} // a transport that is printed shows no secrets
 	return newTransport(ctx, conn, set)
 }
 
@@ -36,17 +40,41 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Transport, error
 // and ReconnectBufSize(-1), so that nothing is kept in a hidden buffer while
 // the broker is away. Its handlers are kept and called as well as holdfast's;
 // they must not be replaced while the transport is in use. Close of the
-// transport leaves the connection open.
+// transport leaves the connection open. Options of the connection are refused.
 func New(nc *nats.Conn, opts ...Option) (*Transport, error) {
 	set, err := applyOptions(opts)
 	if err != nil {
 		return nil, err
+	}
+	if set.dials {
+		return nil, transport.Invalid("new jetstream transport", "", "an option says how to connect, and the connection is made already; give it to Connect")
 	}
 	if nc == nil || nc.IsClosed() {
 		return nil, transport.Invalid("new jetstream transport", "", "the connection is nil or closed")
 	}
 	// An adopted connection is not dialled: there is nothing a context could end.
 	return newTransport(context.Background(), natsconn.Wrap(nc), set)
+}
+
+// fromContext fills in what a context of the nats program says, and returns the
+// URL to connect to.
+func (s *settings) fromContext(url string) (string, error) {
+	if s.conn.Context == nil {
+		return url, nil
+	}
+	found, err := natsconn.ReadContext(*s.conn.Context)
+	if err != nil {
+		return "", err
+	}
+	s.conn.Context = nil
+	url, s.conn = found.Fill(url, s.conn)
+	if s.domain == "" && s.apiPrefix == "" {
+		s.domain, s.apiPrefix = found.Domain, found.APIPrefix
+	}
+	if s.domain != "" && s.apiPrefix != "" {
+		return "", transport.Invalid("configure jetstream", s.domain, "the context %s has a JetStream domain and an API prefix, which exclude each other", found.Name)
+	}
+	return url, nil
 }
 
 func applyOptions(opts []Option) (settings, error) {

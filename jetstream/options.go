@@ -3,8 +3,9 @@ package jetstream
 import (
 	"time"
 
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/holdfast-go/holdfast/internal/natsconn"
 )
 
 // Option changes how a transport connects and where it keeps its own streams.
@@ -12,9 +13,8 @@ type Option func(*settings)
 
 // settings is what the options write; defaultSettings says the defaults.
 type settings struct {
-	name       string
-	wait       bool
-	nats       []nats.Option
+	conn       natsconn.Config
+	dials      bool // an option says how to connect
 	domain     string
 	apiPrefix  string
 	namespace  string
@@ -42,28 +42,15 @@ type DeadLetterConfig struct {
 
 func defaultSettings() settings {
 	return settings{
-		name:       "holdfast",
 		namespace:  "holdfast",
 		pubTimeout: 5 * time.Second,
 		dead:       DeadLetterConfig{Mode: ModeEnsure, Replicas: 1, Duplicates: 24 * time.Hour},
 	}
 }
 
-// Name sets the name the connection has on the server. Default: "holdfast".
-func Name(name string) Option { return func(s *settings) { s.name = name } }
-
 // WaitForBroker makes Connect wait for a broker that does not answer, until its
 // context ends. Without it a broker that is down is an error at once.
-func WaitForBroker() Option { return func(s *settings) { s.wait = true } }
-
-// WithNATSOptions adds options of the client library: TLS, credentials, a
-// custom dialer. They are applied last, so they win; replacing the error,
-// disconnect, reconnect or closed handlers is safe, they are called as well as
-// holdfast's own. ReconnectBufSize and RetryOnFailedConnect are refused: they
-// would let a publish succeed that is lost with the process.
-func WithNATSOptions(opts ...nats.Option) Option {
-	return func(s *settings) { s.nats = append(s.nats, opts...) }
-}
+func WaitForBroker() Option { return connection(func(c *natsconn.Config) { c.Wait = true }) }
 
 // Domain selects a JetStream domain, such as that of a leaf node.
 func Domain(domain string) Option { return func(s *settings) { s.domain = domain } }

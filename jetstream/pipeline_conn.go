@@ -150,6 +150,8 @@ func (p *pubConns) current() *pubConn {
 func (p *pubConns) dial(ctx context.Context) (*pubConn, error) {
 	c := &pubConn{owner: p, gone: make(chan struct{}), pipelines: map[*pipeline]struct{}{}}
 	opts := p.base
+	// The transport's own connection is made anew when its key was replaced.
+	opts.Nkey, opts.SignatureCB = p.main().Opts.Nkey, p.main().Opts.SignatureCB
 	// The server that is up may be one that the others told us of.
 	opts.Servers = append(slices.Clone(opts.Servers), p.discovered()...)
 	opts.ClosedCB, opts.AsyncErrorCB = c.onClosed, c.onError

@@ -27,29 +27,10 @@ type option func(*natsconn.Config)
 
 func (o option) apply(c *natsconn.Config) { o(c) }
 
-// WithName sets the name the server shows in its list of connections. Default
-// "holdfast".
-func WithName(name string) Option {
-	return option(func(c *natsconn.Config) { c.Name = name })
-}
-
-// WithInboxPrefix replaces "_INBOX" in the subjects that replies come to, for
-// accounts that may not subscribe to those.
-func WithInboxPrefix(prefix string) Option {
-	return option(func(c *natsconn.Config) { c.InboxPrefix = prefix })
-}
-
 // WaitForBroker makes Connect wait for a server that does not answer yet, until
 // its context ends. Refused credentials are an error at once all the same.
 func WaitForBroker() Option {
 	return option(func(c *natsconn.Config) { c.Wait = true })
-}
-
-// WithNATS adds options of the client library: TLS, credentials, handlers
-// (which are called after ours). ReconnectBufSize and RetryOnFailedConnect are
-// refused: they would let a publish succeed that is lost with the process.
-func WithNATS(opts ...nats.Option) Option {
-	return option(func(c *natsconn.Config) { c.Options = append(c.Options, opts...) })
 }
 
 // Transport is a connection to NATS core. It implements transport.Transport,

@@ -2,6 +2,8 @@ package natsconn
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -34,6 +36,14 @@ type Config struct {
 	// InboxPrefix replaces "_INBOX" in reply subjects, for accounts that may
 	// not use that.
 	InboxPrefix string
+	// Auth is as whom to connect, beside what the URL says. Files are read anew
+	// for every connection.
+	Auth Auth
+	// TLS names the files of certificates.
+	TLS TLS
+	// Context is a context of the nats command line program to take what is not
+	// given from, "" for the one that is selected. Nil: none.
+	Context *string
 	// Wait makes Dial wait for a server that is not there yet until its context
 	// ends. Default: an unreachable server is an error at once.
 	Wait bool
@@ -47,6 +57,13 @@ type Config struct {
 // later: what cannot be sent now fails now. Dial returns at the latest one dial
 // timeout per server after ctx ended.
 func Dial(ctx context.Context, urls string, cfg Config) (*Conn, error) {
+	if cfg.Context != nil {
+		found, err := ReadContext(*cfg.Context)
+		if err != nil {
+			return nil, err
+		}
+		urls, cfg = found.Fill(urls, cfg)
+	}
 	pause := firstPause
 	for {
 		c, err := dialOnce(ctx, urls, cfg)
@@ -70,7 +87,15 @@ func dialOnce(ctx context.Context, urls string, cfg Config) (*Conn, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		opts := append(defaults(ctx, cfg), cfg.Options...)
+		login, err := cfg.options()
+		if err != nil {
+			return nil, err
+		}
+		opts := append(defaults(ctx, cfg), login...)
+		if cfg.Auth.NKeyFile != "" {
+			opts = append(opts, c.watchKey(cfg.Auth.NKeyFile))
+		}
+		opts = append(opts, cfg.Options...)
 		return nats.Connect(urls, append(opts, c.adopt)...)
 	}
 	nc, err := c.redial(ctx)
@@ -150,6 +175,9 @@ func reachLater(err error) bool {
 			return false
 		}
 	}
+	if _, file := errors.AsType[*settingError](err); file || tlsHint(err) != "" {
+		return false
+	}
 	return !unparsable(err)
 }
 
@@ -160,14 +188,20 @@ func unparsable(err error) bool {
 
 func dialError(urls string, cfg Config, err error) error {
 	e := &transport.Error{Op: "connect", Address: Redact(urls), Kind: transport.Temporary, Err: redactedError(urls, err)}
+	_, file := errors.AsType[*settingError](err)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		e.Kind, e.Err = transport.Permanent, fmt.Errorf("%w: %w", transport.ErrPermission, err)
-		e.Hint = "the server refused the credentials: check the user and password, token or credentials file"
+		e.Hint = "the server refused the credentials: check the user and password, token, nkey or credentials file"
 	case errors.Is(err, errNowhere):
 		e.Kind, e.Hint = transport.Permanent, "say where the server is, such as nats://127.0.0.1:4222; a variable of the environment that is not set is empty too"
+	case file:
+		e.Kind, e.Err = transport.Permanent, fmt.Errorf("%w: %w", transport.ErrInvalid, e.Err)
+		e.Hint = "correct the file of credentials or certificates, or its name"
 	case errors.Is(err, transport.ErrInvalid):
 		e.Kind = transport.Permanent
+	case tlsHint(err) != "":
+		e.Kind, e.Hint = transport.Permanent, tlsHint(err)
 	case unparsable(err):
 		e.Kind, e.Hint = transport.Permanent, "write it as nats://host:4222; escape special characters in a password"
 	case !cfg.Wait && reachLater(err):
@@ -176,6 +210,41 @@ func dialError(urls string, cfg Config, err error) error {
 		e.Kind = transport.Permanent
 	}
 	return e
+}
+
+// tlsHint says how to mend what is wrong between two sides that do not trust each
+// other; empty for an error that another try may pass.
+func tlsHint(err error) string {
+	_, authority := errors.AsType[x509.UnknownAuthorityError](err)
+	_, host := errors.AsType[x509.HostnameError](err)
+	invalid, other := errors.AsType[x509.CertificateInvalidError](err)
+	alert, alerted := errors.AsType[tls.AlertError](err)
+	switch {
+	case errors.Is(err, nats.ErrSecureConnRequired):
+		return "the server wants TLS: write tls:// in its URL, or name the authority of its certificate (WithCA, --tls-ca)"
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return "the server offers no TLS: configure it there, or leave TLS out here"
+	case authority:
+		return "the server's certificate is of an authority that is not trusted: name its file (WithCA, --tls-ca)"
+	case host:
+		return "the server's certificate is for another host: use a name that is in it, or have one made for this name"
+	case other && invalid.Reason == x509.Expired:
+		return "the server's certificate is not valid at this time: renew it there, or correct the clock"
+	case other:
+		return "the server's certificate cannot be used: have another made"
+	case alerted:
+		return "the server refused the TLS handshake (" + alert.Error() + "): if it asks for a client certificate, name one that it trusts (WithClientCert, --tls-cert and --tls-key)"
+	case remoteAlert(err):
+		return "the server refused the client's certificate, or the lack of one: name one that it trusts (WithClientCert, --tls-cert and --tls-key)"
+	}
+	return ""
+}
+
+// remoteAlert tells an alert about certificates that came after our side of the
+// handshake was done, which has no type of its own.
+func remoteAlert(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "remote error: tls: ") && strings.Contains(text, "certificate")
 }
 
 // redactedError keeps credentials out of an error whose text quotes the URL. A
