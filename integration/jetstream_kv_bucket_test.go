@@ -164,6 +164,21 @@ func TestKVWatchIsChecked(t *testing.T) {
 	if _, err := jetstream.OpenKV[string](w.ctx, w.js, jetstream.BucketConfig{Bucket: "prices", Mode: jetstream.ModeVerify, Config: &natsjs.KeyValueConfig{}}); err != nil {
 		t.Errorf("what the watch made: %v", err)
 	}
+	// It is not changed by what was written meanwhile, in no mode.
+	if _, err := openKV[string](w).Put(w.ctx, "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	begun := w.consumer("KV_prices", "d").Config.Metadata["holdfast.begun"]
+	for _, mode := range []jetstream.Mode{jetstream.ModeEnsure, jetstream.ModeVerify, jetstream.ModeUpdate} {
+		again := all
+		again.Bucket = jetstream.BucketConfig{Bucket: "prices", Mode: mode}
+		if report := w.provision(w.js.WatchKV(again), ordered); len(report.Created)+len(report.Updated)+len(report.Findings) > 0 {
+			t.Errorf("provisioned again in mode %s: %+v", mode, report)
+		}
+	}
+	if now := w.consumer("KV_prices", "d").Config.Metadata["holdfast.begun"]; begun != "0" || now != begun {
+		t.Errorf("the watch remembers %q, and %q before", now, begun)
+	}
 	drifted := all
 	drifted.Bucket.Config = &natsjs.KeyValueConfig{History: 9}
 	if found := findings(check(drifted, ordered), transport.CodeStreamDrift); len(found) != 1 {

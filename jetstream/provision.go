@@ -21,6 +21,7 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 	if err != nil {
 		return p.report, err
 	}
+	p.src = s
 	if faults := s.faults(); len(faults) > 0 {
 		return p.report, transport.Invalid("provision", s.address(), "%s", faults[0])
 	}
@@ -32,7 +33,7 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 	}
 	s.plan.Store(nil)
 	if s.cfg.Durable != "" {
-		if err := p.consumer(ctx, s.cfg.Stream, s.remembering(ctx, s.consumerConfig(s.cfg.Durable)), s.cfg.Mode, s.cfg.Start.IsZero()); err != nil {
+		if err := p.consumer(ctx, s.cfg.Stream, s.consumerConfig(s.cfg.Durable), s.cfg.Mode, s.cfg.Start.IsZero()); err != nil {
 			return p.report, err
 		}
 	} else if s.cfg.Start.IsZero() {
@@ -47,6 +48,7 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 // provisioner makes what one subscription needs and notes what it did.
 type provisioner struct {
 	t      *Transport
+	src    *source // nil where a store is provisioned by itself
 	want   transport.Want
 	report transport.Report
 }
@@ -185,6 +187,9 @@ func (p *provisioner) consumer(ctx context.Context, stream string, want natsjs.C
 
 func (p *provisioner) makeConsumer(ctx context.Context, stream string, want natsjs.ConsumerConfig) error {
 	address := stream + "/" + want.Name
+	if p.src != nil && p.src.cfg.Stream == stream {
+		want = p.src.remembering(ctx, want)
+	}
 	got, err := p.t.putConsumer(ctx, stream, actionCreate, want)
 	if isCode(err, natsjs.JSErrCodeConsumerExists, natsjs.JSErrCodeConsumerAlreadyExists, natsjs.JSErrCodeConsumerNameExists) {
 		return nil
