@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
@@ -91,7 +92,24 @@ func (c *checker) consumerIs(info *natsjs.ConsumerInfo) {
 			"use another durable name for another set of subjects, or "+letChange, diff...)
 		return
 	}
+	if stays := fixedSettings(diff); len(stays) > 0 && c.s.cfg.Mode == ModeUpdate {
+		c.fail(transport.CodeConsumerDrift, "the consumer "+address+" differs in what cannot be changed: "+strings.Join(stays, ", "),
+			"use another durable name, or ask for what the consumer has", diff...)
+		return
+	}
 	c.drift(transport.CodeConsumerDrift, "the consumer "+address, diff)
+}
+
+// fixedSettings are the differences that no update of a consumer can mend.
+func fixedSettings(diff []string) []string {
+	var names []string
+	for _, line := range diff {
+		switch name, _, _ := strings.Cut(line, ":"); name {
+		case "replay_policy", "max_waiting":
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // redelivery checks the settings that decide over redelivery and would

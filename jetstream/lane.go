@@ -49,6 +49,7 @@ type lane struct {
 	made    time.Time // of the consumer
 	floor   uint64    // everything up to here was acked, by the server's word
 	limits  pullLimits
+	paced   bool // the consumer replays at original speed
 }
 
 // pullLimits are what a consumer allows one pull to ask for; 0 means no limit.
@@ -75,6 +76,7 @@ func (l *lane) learn(info *natsjs.ConsumerInfo) {
 	l.floor = info.AckFloor.Stream
 	l.made = info.Created
 	l.limits = pullLimits{batch: int64(info.Config.MaxRequestBatch), expires: info.Config.MaxRequestExpires}
+	l.paced = info.Config.ReplayPolicy == natsjs.ReplayOriginalPolicy
 	l.mu.Unlock()
 	l.acked.trim(info.AckFloor.Stream)
 	l.returned.learn(info.Config.Metadata, info.AckFloor.Stream)

@@ -141,6 +141,9 @@ func (l *lane) revive(cause uint32, pause time.Duration) time.Duration {
 	if cause == troubleReconnected {
 		pause = 0
 	}
+	if cause == troubleSilent && l.pacing() {
+		return pause
+	}
 	told := false
 	for {
 		if !l.pause(pause) {
@@ -165,6 +168,20 @@ func (l *lane) revive(cause uint32, pause time.Duration) time.Duration {
 		l.r.emit(transport.Event{Kind: transport.Flowing, Detail: "consumer " + l.address()})
 	}
 	return pause
+}
+
+// pacing tells whether the consumer is there and silent because it keeps the
+// pauses between messages (replay at original speed). The server has chosen a
+// pull for the next message already, and it would be lost with a new session.
+func (l *lane) pacing() bool {
+	l.mu.Lock()
+	paced := l.paced
+	l.mu.Unlock()
+	if !paced {
+		return false
+	}
+	info, err := l.r.t.consumerInfo(l.r.ctx, l.stream, l.consumer)
+	return err == nil && l.sameConsumer(info)
 }
 
 // pause waits; it ends early after a reconnect and returns false when the
