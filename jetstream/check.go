@@ -31,6 +31,9 @@ func (t *Transport) Check(ctx context.Context, src transport.Source, want transp
 	if want.DeadLetter {
 		c.dead(ctx, info)
 	}
+	if s.parks(want) {
+		c.parking(ctx, info)
+	}
 	if c.err == nil {
 		c.access(ctx)
 	}

@@ -47,6 +47,9 @@ func (c *checker) access(ctx context.Context) {
 	if c.want.DeadLetter && validToken(c.want.Subscription) {
 		c.mayBury(ctx)
 	}
+	if c.s.parks(c.want) {
+		c.mayPark(ctx)
+	}
 }
 
 // mayAsk checks that a subject of the management API may be published to.

@@ -176,7 +176,7 @@ func (f *fence) askedAt() string { return f.acks[len(f.acks)-1].subject }
 func (f *fence) answer(m *nats.Msg, err error) {
 	g := f.log
 	ok := err == nil && m.Header.Get("Status") == "" && g.lane.r.t.connections() == f.conn
-	if ok {
+	if ok && !g.lane.park { // what is acked there is not stored any more
 		g.lane.acked.addAll(f.acks)
 	}
 	g.mu.Lock()

@@ -51,6 +51,9 @@ type delivery struct {
 	rescued *rescuer // not nil: the server does not redeliver it
 	// marker: the server's note that it removed messages, not a message.
 	marker bool
+	again  bool // it was handed out before
+	// parkedAs is how often the message was handed out before this copy of it.
+	parkedAs uint32
 }
 
 var (
@@ -80,7 +83,7 @@ func newDelivery(l *lane, m *nats.Msg) *delivery {
 		info = ackInfo{deliveries: 1}
 	}
 	d.seq, d.order = info.streamSeq, info.consumerSeq
-	d.deliveries = l.returned.less(d.seq, uint32(info.deliveries))
+	d.again = info.deliveries > 1
 	h := transport.Header(m.Header)
 	// Field by field: the rest is zero already, and need not be copied.
 	d.msg.Subject, d.msg.Header, d.msg.Body = m.Subject, h, m.Data
@@ -90,6 +93,7 @@ func newDelivery(l *lane, m *nats.Msg) *delivery {
 	if len(h) > 0 {
 		d.readHeader(h)
 	}
+	d.deliveries = d.charge(uint32(info.deliveries))
 	if d.msg.ID == "" {
 		d.msg.ID = d.msg.Position
 	}
@@ -110,6 +114,10 @@ func (d *delivery) readHeader(h transport.Header) {
 	d.msg.ContentType = h.Get(wire.ContentType)
 	d.msg.Resent = h.Get(wire.Resent) != ""
 	d.marker = h.Get(markerHeader) != ""
+	if d.lane.park {
+		d.unpark(h)
+		return
+	}
 	if !d.lane.redrive {
 		return
 	}
@@ -140,7 +148,9 @@ func (d *delivery) Ack(ctx context.Context) error {
 		if err := d.confirmed(ctx, "ack", ackBody); err != nil {
 			return err
 		}
-		d.lane.acked.add(d.seq)
+		if !d.lane.park {
+			d.lane.acked.add(d.seq)
+		}
 		return nil
 	})
 }
@@ -151,12 +161,23 @@ func (d *delivery) AckLater() error {
 }
 
 // Nack implements transport.Delivery. A delay below a millisecond is raised to
-// one.
+// one. A message with a long delay is parked, where that was provisioned for: Nack
+// waits until its copy is confirmed. Where it cannot be parked it waits in its
+// consumer.
 func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 	return d.settle("nack", func() error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if d.mayPark(delay) {
+			err := d.parkAway(ctx, delay)
+			if err == nil || transport.KindOf(err) == transport.Unknown {
+				d.lane.r.parkWorks()
+				return err
+			}
+			d.lane.r.parkFailed(err)
+		}
+		d.lane.nacked.Add(1)
 		if d.rescued != nil {
 			d.rescued.park(d, max(delay, minNakDelay), int(d.deliveries))
 			return nil
@@ -203,7 +224,7 @@ func (d *delivery) Recount(ctx context.Context) (int, error) {
 	if err != nil {
 		return d.Deliveries(), nil
 	}
-	return int(d.lane.returned.less(d.seq, uint32(counted.deliveries))), nil
+	return int(d.charge(uint32(counted.deliveries))), nil
 }
 
 // Reject implements transport.Rejecter: the server forgets the message for this

@@ -23,7 +23,10 @@ type lane struct {
 	stream   string
 	consumer string
 	redrive  bool
-	window   int64 // how many messages may be asked for, buffered or unsettled
+	park     bool           // the consumer hands out parked copies
+	in       chan *nats.Msg // what comes goes there: the receiver's, but for parked copies
+	last     *nats.Msg      // what the sorter had in hand when it ended
+	window   int64          // how many messages may be asked for, buffered or unsettled
 	next     string
 	acks     ackLog
 	acked    seqSet // confirmed acks above floor
@@ -39,6 +42,9 @@ type lane struct {
 	// replayed: up to this sequence, messages acked before the consumer was made
 	// again are skipped. 0 means none.
 	replayed atomic.Uint64
+
+	// What is known of how full the consumer is; see crowded.
+	pending, nacked, maxPending atomic.Int64
 
 	trouble chan struct{} // capacity 1: look at cause
 	cause   atomic.Uint32
@@ -78,6 +84,12 @@ func (l *lane) learn(info *natsjs.ConsumerInfo) {
 	l.limits = pullLimits{batch: int64(info.Config.MaxRequestBatch), expires: info.Config.MaxRequestExpires}
 	l.paced = info.Config.ReplayPolicy == natsjs.ReplayOriginalPolicy
 	l.mu.Unlock()
+	l.pending.Store(int64(info.NumAckPending))
+	l.nacked.Store(0)
+	l.maxPending.Store(int64(info.Config.MaxAckPending))
+	if l.park {
+		l.r.server.learn(info.TimeStamp)
+	}
 	l.acked.trim(info.AckFloor.Stream)
 	l.returned.learn(info.Config.Metadata, info.AckFloor.Stream)
 }
@@ -86,7 +98,7 @@ func (l *lane) learn(info *natsjs.ConsumerInfo) {
 // delivered as well; it is drained, not dropped.
 func (l *lane) begin() error {
 	s := &session{inbox: l.r.t.nc().NewInbox() + "."}
-	sub, err := l.r.t.nc().ChanSubscribe(s.inbox+"*", l.r.ch)
+	sub, err := l.r.t.nc().ChanSubscribe(s.inbox+"*", l.in)
 	if err != nil {
 		return err
 	}

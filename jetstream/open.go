@@ -18,7 +18,8 @@ import (
 //
 // With want.DeadLetter the receiver takes messages that were redriven to
 // want.Subscription as well. Those have a window of their own, an eighth of
-// want.Window() and at least one message.
+// want.Window() and at least one message. What was parked comes back in the same
+// way, also when the policy parks nothing any more, with a window of a quarter.
 func (t *Transport) Open(ctx context.Context, src transport.Source, want transport.Want) (transport.Receiver, error) {
 	s, err := t.sourceOf("open consumer", src)
 	if err != nil {
@@ -28,6 +29,7 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 		return nil, &transport.Error{Op: "open consumer", Address: s.address(), Err: transport.ErrClosed}
 	}
 	r := newReceiver(t, s, want)
+	r.takeParked(ctx)
 	info, err := r.prepare(ctx)
 	if err != nil {
 		return nil, err
@@ -67,13 +69,35 @@ func newReceiver(t *Transport, s *source, want transport.Want) *receiver {
 		r.lanes = append(r.lanes, back)
 	}
 	// Room for every lane's window twice, since a session that was replaced may
-	// still deliver, and for statuses between two ticks.
-	room := 256
+	// still deliver, for statuses between two ticks, and for parked copies.
+	room := 256 + max(window/2, 4)
 	for _, l := range r.lanes {
 		room += 2 * int(l.window)
 	}
 	r.ch = make(chan *nats.Msg, room)
+	for _, l := range r.lanes {
+		l.in = r.ch
+	}
 	return r
+}
+
+// takeParked adds the lane of what was parked: where messages may be, and where
+// some may have been left by a policy of before.
+func (r *receiver) takeParked(ctx context.Context) {
+	s := r.src
+	r.parks = s.parks(r.want)
+	if !r.parks {
+		if s.watch != nil || s.cfg.Durable == "" {
+			return
+		}
+		if _, err := r.t.consumerInfo(ctx, r.t.parkStream(), s.parkName()); err != nil {
+			return
+		}
+	}
+	l := newLane(r, r.t.parkStream(), s.parkName(), max(r.want.Window()/4, 2))
+	l.park = true
+	l.in = make(chan *nats.Msg, 64+2*l.window)
+	r.lanes, r.parked = append(r.lanes, l), l
 }
 
 func newLane(r *receiver, stream, consumer string, window int) *lane {
@@ -115,6 +139,9 @@ func (r *receiver) prepare(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 			return nil, openError(l.address(), err)
 		}
 		l.learn(back)
+		if wait := back.Config.AckWait; wait > 0 && wait < info.Config.AckWait {
+			info.Config.AckWait = wait // the lease is one for all lanes
+		}
 	}
 	return info, nil
 }
@@ -147,6 +174,9 @@ func (r *receiver) start() error {
 	r.wg.Go(r.keep)
 	for _, l := range r.lanes {
 		r.wg.Go(l.supervise)
+	}
+	if r.parked != nil {
+		r.wg.Go(r.parked.sorter)
 	}
 	if r.src.cfg.Durable != "" {
 		r.wg.Go(newRescuer(r.lanes[0]).run)
@@ -202,6 +232,9 @@ func (r *receiver) handBack(ctx context.Context) {
 	}
 	if r.t.nc().IsConnected() {
 		_ = r.t.flush(ctx)
+	}
+	if r.parked != nil {
+		r.parked.sortRest()
 	}
 	r.gather()
 	unseen := r.held.drain()

@@ -19,6 +19,7 @@ type settings struct {
 	apiPrefix  string
 	namespace  string
 	dead       DeadLetterConfig
+	park       ParkConfig
 	pubTimeout time.Duration
 	batches    bool
 }
@@ -45,6 +46,7 @@ func defaultSettings() settings {
 		namespace:  "holdfast",
 		pubTimeout: 5 * time.Second,
 		dead:       DeadLetterConfig{Mode: ModeEnsure, Replicas: 1, Duplicates: 24 * time.Hour},
+		park:       ParkConfig{After: defaultParkAfter},
 	}
 }
 

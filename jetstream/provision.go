@@ -12,9 +12,9 @@ import (
 )
 
 // Provision implements transport.Transport: it makes the stream, the durable
-// consumer and, for want.DeadLetter, the dead-letter store, as far as the
-// source's mode allows. Drift is returned as findings. It never removes a
-// subject from a stream.
+// consumer, for want.DeadLetter the dead-letter store, and for long delays the park
+// stream (see Parking), as far as the modes allow. Drift is returned as findings. It
+// never removes a subject from a stream.
 func (t *Transport) Provision(ctx context.Context, src transport.Source, want transport.Want) (transport.Report, error) {
 	p := provisioner{t: t, want: want}
 	s, err := t.sourceOf("provision", src)
@@ -41,6 +41,9 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 	}
 	if want.DeadLetter {
 		err = p.deadLetters(ctx)
+	}
+	if err == nil && s.parks(want) {
+		err = p.parking(ctx, s)
 	}
 	return p.report, err
 }
@@ -293,7 +296,7 @@ func kept(want, have natsjs.StreamConfig) natsjs.StreamConfig {
 	if next.Placement == nil {
 		next.Placement = have.Placement
 	}
-	if next.SubjectDeleteMarkerTTL > 0 {
+	if next.SubjectDeleteMarkerTTL > 0 || next.AllowMsgSchedules {
 		next.AllowRollup = next.AllowRollup || have.AllowRollup
 	}
 	return next

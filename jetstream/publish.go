@@ -61,9 +61,14 @@ func (t *Transport) store(ctx context.Context, op, subject string, m *transport.
 		return nil, err
 	}
 	maps.Copy(header, extra)
-	msg := &nats.Msg{Subject: subject, Header: header, Data: m.Body}
-	if limit := t.nc().MaxPayload(); limit > 0 && int64(len(m.Body)) > limit-headerSize(header) {
-		return nil, tooLarge(op, subject, int64(len(m.Body))+headerSize(header), limit)
+	return t.confirm(ctx, op, &nats.Msg{Subject: subject, Header: header, Data: m.Body})
+}
+
+// confirm publishes msg as it is and waits for the confirmation of a stream.
+func (t *Transport) confirm(ctx context.Context, op string, msg *nats.Msg) (*pubAck, error) {
+	subject := msg.Subject
+	if limit, size := t.nc().MaxPayload(), int64(len(msg.Data))+headerSize(msg.Header); limit > 0 && size > limit {
+		return nil, tooLarge(op, subject, size, limit)
 	}
 	if t.isClosed() || !t.nc().IsConnected() {
 		return nil, seamError(op, subject, t.notConnected(), false)

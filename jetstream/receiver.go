@@ -44,6 +44,11 @@ type receiver struct {
 	closing    sync.Once
 	closed     chan struct{}
 	result     error // of Close, written before closed is closed
+
+	parks   bool        // long delays go to the park stream
+	parked  *lane       // brings back what was parked; nil when nothing can have been
+	crammed atomic.Bool // parking failed, and that was told
+	server  serverClock // of the park stream
 }
 
 var (
@@ -65,7 +70,10 @@ func (r *receiver) Receive(ctx context.Context) (transport.Delivery, error) {
 		}
 		if r.held.busy.Load() != 0 {
 			if d := r.held.pop(); d != nil {
-				return r.handOut(d), nil
+				if d = r.handOut(ctx, d); d != nil {
+					return d, nil
+				}
+				continue
 			}
 		}
 		m, err := r.wait(ctx)
@@ -86,7 +94,9 @@ func (r *receiver) Receive(ctx context.Context) (transport.Delivery, error) {
 		if r.held.busy.Load() != 0 {
 			d = r.held.swap(d)
 		}
-		return r.handOut(d), nil
+		if d = r.handOut(ctx, d); d != nil {
+			return d, nil
+		}
 	}
 }
 
@@ -127,10 +137,14 @@ func (r *receiver) wakeOne() {
 	}
 }
 
-// handOut gives d to a worker.
-func (r *receiver) handOut(d *delivery) *delivery {
+// handOut gives d to a worker, unless its message waits elsewhere.
+func (r *receiver) handOut(ctx context.Context, d *delivery) *delivery {
 	if r.held.any() {
 		r.wakeOne() // whoever takes one wakes the next
+	}
+	if r.superseded(ctx, d) {
+		r.skip(d)
+		return nil
 	}
 	return d
 }

@@ -195,7 +195,7 @@ func (l *lane) recordReturned(ctx context.Context, seqs ...uint64) {
 // consumer that others share and that may be changed.
 func (l *lane) recordable() bool {
 	t := l.r.t
-	durable := l.redrive || l.r.src.cfg.Durable != ""
+	durable := l.redrive || l.park || l.r.src.cfg.Durable != ""
 	return durable && l.r.mode(l) != ModeVerify && !l.returned.isOff() &&
 		t.nc().IsConnected() && serverAtLeast(t.nc(), 2, 10, 0)
 }

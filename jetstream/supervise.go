@@ -257,6 +257,9 @@ func (l *lane) recreate(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 	}
 	cfg := l.config()
 	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = natsjs.DeliverByStartSequencePolicy, floor+1, nil
+	if l.park { // what is done with is gone, and a work queue takes no other start
+		cfg.DeliverPolicy, cfg.OptStartSeq = natsjs.DeliverAllPolicy, 0
+	}
 	info, err := l.r.t.putConsumer(ctx, l.stream, actionCreate, cfg)
 	if isCode(err, natsjs.JSErrCodeConsumerExists, natsjs.JSErrCodeConsumerAlreadyExists, natsjs.JSErrCodeConsumerNameExists) {
 		return l.r.t.consumerInfo(ctx, l.stream, l.consumer)
@@ -281,24 +284,33 @@ func (l *lane) ensureStream(ctx context.Context) (*natsjs.StreamInfo, error) {
 		return info, err
 	}
 	cfg := l.r.src.streamConfig()
-	if l.redrive {
+	switch {
+	case l.redrive:
 		cfg = l.r.t.redriveConfig()
+	case l.park:
+		cfg = l.r.t.parkConfig()
 	}
 	return l.r.t.createStream(ctx, cfg)
 }
 
 // config is the consumer as it was asked for.
 func (l *lane) config() natsjs.ConsumerConfig {
-	if l.redrive {
+	switch {
+	case l.redrive:
 		return l.r.t.redriveConsumer(l.r.want)
+	case l.park:
+		return l.r.src.parkConsumer()
 	}
 	return l.r.src.consumerConfig(l.consumer)
 }
 
 // mode says what may be made again on behalf of a lane.
 func (r *receiver) mode(l *lane) Mode {
-	if l.redrive {
+	switch {
+	case l.redrive:
 		return r.t.set.dead.Mode
+	case l.park:
+		return r.t.set.park.Mode
 	}
 	return r.src.cfg.Mode
 }

@@ -63,6 +63,13 @@ const (
 	CodeDeadCreated   Code = "HF1307" // the dead-letter store will be created
 )
 
+// Findings about the stream in which messages wait for long.
+const (
+	CodeParkStream  Code = "HF1801" // the park stream or its consumer is missing, or cannot serve
+	CodeParkWeaker  Code = "HF1802" // the park stream is kept less safely than the source
+	CodeParkCreated Code = "HF1803" // the park stream will be created
+)
+
 // Findings about access and settings.
 const (
 	CodePermission    Code = "HF1401" // a permission is missing

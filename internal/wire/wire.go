@@ -50,6 +50,9 @@ const (
 	// Due is when a message that was put back may be handed out again, in
 	// milliseconds since 1970.
 	Due = "Holdfast-Due"
+	// Parked is what a parked copy says of the message it continues: deliveries so
+	// far, delay, time, position and subject.
+	Parked = "Holdfast-Parked"
 	// Buried is when a dead letter was buried, in nanoseconds since 1970.
 	Buried = "Holdfast-Buried"
 	// DeadKey is where a dead letter is filed: its parts, separated by a dot.
