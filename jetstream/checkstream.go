@@ -103,6 +103,10 @@ func (c *checker) streamKeeps(cfg natsjs.StreamConfig) {
 	if cfg.NoAck {
 		c.fail(transport.CodeNoAckStream, "the stream "+cfg.Name+" does not confirm publishes (no_ack)", "set no_ack to false")
 	}
+	if c.s.cfg.Ordered && cfg.Retention == natsjs.WorkQueuePolicy {
+		c.fail(transport.CodeAckPolicy, "the stream "+cfg.Name+" is a work queue, whose consumers must ack, and an ordered consumer has no acks",
+			"use a durable consumer, or a stream with limits retention")
+	}
 	limits := limitsOf(cfg)
 	if cfg.Discard == natsjs.DiscardOld && len(limits) > 0 {
 		fact := fmt.Sprintf("the stream %s discards its oldest messages, handled or not, when it reaches %s", cfg.Name, strings.Join(limits, ", "))

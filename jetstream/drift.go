@@ -105,7 +105,7 @@ func diffStream(want, have natsjs.StreamConfig) []string {
 	same(&d, "sealed", want.Sealed, have.Sealed)
 	same(&d, "deny_delete", want.DenyDelete, have.DenyDelete)
 	same(&d, "deny_purge", want.DenyPurge, have.DenyPurge)
-	if want.SubjectDeleteMarkerTTL == 0 { // which sets it
+	if want.SubjectDeleteMarkerTTL == 0 && !want.AllowMsgSchedules { // which set it
 		same(&d, "allow_rollup_hdrs", want.AllowRollup, have.AllowRollup)
 	}
 	same(&d, "compression", want.Compression, have.Compression)

@@ -28,6 +28,9 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 	if t.isClosed() {
 		return nil, &transport.Error{Op: "open consumer", Address: s.address(), Err: transport.ErrClosed}
 	}
+	if s.cfg.Ordered {
+		return t.openOrdered(ctx, s, want)
+	}
 	r := newReceiver(t, s, want)
 	r.takeParked(ctx)
 	info, err := r.prepare(ctx)

@@ -44,10 +44,14 @@ func owned(c natsjs.ConsumerConfig) []refusal {
 
 // refusals lists what is asked of the consumer and cannot be kept.
 func (s *source) refusals(want transport.Want) []refusal {
-	if s.cfg.Consumer == nil {
-		return nil
+	var out []refusal
+	if s.cfg.Ordered {
+		out = s.orderedRefusals(want)
 	}
-	out := owned(*s.cfg.Consumer)
+	if s.cfg.Consumer == nil {
+		return out
+	}
+	out = append(out, owned(*s.cfg.Consumer)...)
 	if s.cfg.Consumer.HeadersOnly && want.DeadLetter {
 		out = append(out, refusal{
 			transport.CodeHeadersOnly, "Consumer asks for headers only, and a dead letter of this subscription would have no body",

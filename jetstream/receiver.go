@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -250,6 +251,11 @@ func (r *receiver) denied(subject string, cause error) {
 			})
 		}
 	}
+}
+
+// dropped implements opened.
+func (r *receiver) dropped(sub *nats.Subscription) (subscription string, missing bool) {
+	return r.want.Subscription, slices.ContainsFunc(r.lanes, func(l *lane) bool { return l.owns(sub) })
 }
 
 func (r *receiver) wakeSupervisor(cause uint32) {

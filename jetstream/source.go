@@ -109,6 +109,14 @@ type ConsumerConfig struct {
 	// StreamConfig is the whole configuration of the stream, for everything
 	// that Subjects alone does not say. Its Name may be left empty.
 	StreamConfig *natsjs.StreamConfig
+	// Ordered reads the stream in order and without acks, for replays and read
+	// models. The consumer is this program's own: every start of the program reads
+	// from Start again, and Durable stays empty. While it runs nothing comes twice
+	// and nothing is left out, over reconnects, restarts of the server and a consumer
+	// that is gone. A message that failed is handed out again in this process, before
+	// anything later; dead letters, rejects and several handlers at once, except by
+	// key, are refused.
+	Ordered bool
 	// Consumer is for every setting of a consumer that the other fields do not say:
 	// replay speed, pull limits, metadata, a priority policy, headers only. What the
 	// other fields say, and what would break a promise (MaxDeliver, BackOff, another

@@ -3,7 +3,6 @@ package jetstream
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,7 +28,7 @@ type Transport struct {
 	closed  atomic.Bool
 
 	mu        sync.Mutex // guards what follows; nothing else is locked under it
-	receivers map[*receiver]struct{}
+	receivers map[opened]struct{}
 	made      map[string]bool // the streams this transport created
 }
 
@@ -40,9 +39,19 @@ var (
 	_ transport.Observable   = (*Transport)(nil)
 )
 
+// opened is a receiver that is told what happens to its connection.
+type opened interface {
+	transport.Receiver
+	wakeSupervisor(cause uint32)
+	denied(subject string, cause error)
+	// dropped tells whether what came by sub and was dropped is missing now, and
+	// to which subscription.
+	dropped(sub *nats.Subscription) (subscription string, missing bool)
+}
+
 // newTransport makes a transport on conn, which it closes when that fails.
 func newTransport(ctx context.Context, conn *natsconn.Conn, set settings) (*Transport, error) {
-	t := &Transport{conn: conn, set: set, inbox: newInbox(conn.NATS()), receivers: map[*receiver]struct{}{}, made: map[string]bool{}}
+	t := &Transport{conn: conn, set: set, inbox: newInbox(conn.NATS()), receivers: map[opened]struct{}{}, made: map[string]bool{}}
 	t.api = natsjs.DefaultAPIPrefix
 	switch {
 	case set.domain != "":
@@ -119,7 +128,7 @@ func (t *Transport) Close(ctx context.Context) error {
 		t.mu.Unlock()
 		return nil
 	}
-	open := make([]*receiver, 0, len(t.receivers))
+	open := make([]opened, 0, len(t.receivers))
 	for r := range t.receivers {
 		open = append(open, r)
 	}
@@ -149,17 +158,17 @@ func (t *Transport) flush(ctx context.Context) error {
 func (t *Transport) isClosed() bool { return t.closed.Load() }
 
 // register adds an open receiver; it fails when the transport is closed.
-func (t *Transport) register(r *receiver) error {
+func (t *Transport) register(r opened) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed.Load() {
-		return &transport.Error{Op: "open consumer", Address: r.address, Err: transport.ErrClosed}
+		return &transport.Error{Op: "open consumer", Err: transport.ErrClosed}
 	}
 	t.receivers[r] = struct{}{}
 	return nil
 }
 
-func (t *Transport) unregister(r *receiver) {
+func (t *Transport) unregister(r opened) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.receivers, r)
@@ -225,14 +234,14 @@ func (t *Transport) dropped(sub *nats.Subscription, err error) {
 		return
 	}
 	t.mu.Lock()
-	receivers := make([]*receiver, 0, len(t.receivers))
+	receivers := make([]opened, 0, len(t.receivers))
 	for r := range t.receivers {
 		receivers = append(receivers, r)
 	}
 	t.mu.Unlock()
 	for _, r := range receivers {
-		if slices.ContainsFunc(r.lanes, func(l *lane) bool { return l.owns(sub) }) {
-			t.conn.Emit(transport.Event{Kind: transport.Dropped, Subscription: r.want.Subscription, Count: 1, Err: err})
+		if subscription, ok := r.dropped(sub); ok {
+			t.conn.Emit(transport.Event{Kind: transport.Dropped, Subscription: subscription, Count: 1, Err: err})
 		}
 	}
 }

@@ -1,0 +1,516 @@
+package jetstream
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/holdfast-go/holdfast/transport"
+)
+
+// ordered implements transport.Receiver for a source that is read in order and
+// without acks, for replays and read models. It has a consumer of its own, kept
+// in memory by the server. Where that is lost, or what comes has a gap, another
+// one is made that begins after the last message taken: nothing comes twice and
+// nothing is left out.
+//
+// Its only goroutine runs one session after another. A failed message is kept
+// here and handed out again before anything later.
+type ordered struct {
+	t       *Transport
+	src     *source
+	want    transport.Want
+	address string
+	window  int64
+
+	out      chan *orderedDelivery // room for window, so a session never waits
+	inUse    atomic.Int64          // asked for, buffered or unsettled
+	freed    chan struct{}         // capacity 1: a place came free
+	trouble  chan struct{}         // capacity 1: the connection came or went
+	returned chan struct{}         // capacity 1: look at back
+	session  atomic.Pointer[orderedSession]
+
+	mu   sync.Mutex         // guards what follows; nothing else is locked under it
+	back []*orderedDelivery // given back, the oldest first
+
+	// Of the goroutine alone.
+	begun   bool      // a consumer was made
+	last    uint64    // the last sequence taken, or before the start
+	created time.Time // of the stream
+
+	halted  chan struct{}
+	halting sync.Once
+	reason  error // written before halted is closed
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+}
+
+var _ transport.Receiver = (*ordered)(nil)
+
+// minOrderedWindow is how much is taken ahead at least: no lease runs out, and
+// nothing is charged that is never handed out.
+const minOrderedWindow = 64
+
+// errSession ends a session that is to be followed by another.
+var errSession = errors.New("the consumer is made again")
+
+func (t *Transport) openOrdered(ctx context.Context, s *source, want transport.Want) (transport.Receiver, error) {
+	window := int64(max(want.Window(), minOrderedWindow))
+	r := &ordered{
+		t: t, src: s, want: want, address: s.address(), window: window,
+		out: make(chan *orderedDelivery, window), freed: make(chan struct{}, 1), trouble: make(chan struct{}, 1), returned: make(chan struct{}, 1),
+		halted: make(chan struct{}),
+	}
+	// Sessions outlive the context of Open and end with the receiver.
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	first, err := r.begin(ctx)
+	if err != nil {
+		r.cancel()
+		return nil, openError(s.address(), err)
+	}
+	if err := t.register(r); err != nil {
+		r.cancel()
+		first.end(ctx)
+		return nil, err
+	}
+	r.wg.Go(func() { r.run(first) })
+	return r, nil
+}
+
+// orderedConfig is the consumer of the next session.
+func (r *ordered) orderedConfig() natsjs.ConsumerConfig {
+	cfg := r.src.consumerConfig("holdfast_" + rand.Text())
+	cfg.AckPolicy, cfg.AckWait, cfg.MaxAckPending = natsjs.AckNonePolicy, 0, 0
+	cfg.MemoryStorage, cfg.Replicas = true, 1
+	if r.begun && (r.last > 0 || r.src.cfg.Start.policy != natsjs.DeliverLastPerSubjectPolicy) {
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = natsjs.DeliverByStartSequencePolicy, r.last+1, nil
+	}
+	return cfg
+}
+
+// orderedSession is one consumer and the inbox its messages come to.
+type orderedSession struct {
+	r           *ordered
+	name        string
+	inbox       string
+	sub         *nats.Subscription
+	ch          chan *nats.Msg
+	lane        *lane // what deliveries are made of
+	order       uint64
+	outstanding int64
+	limits      pullLimits
+	paced       bool
+}
+
+// begin makes a consumer and subscribes to its inbox.
+func (r *ordered) begin(ctx context.Context) (*orderedSession, error) {
+	if err := r.sameStream(ctx); err != nil {
+		return nil, err
+	}
+	cfg := r.orderedConfig()
+	info, err := r.t.putConsumer(ctx, r.src.cfg.Stream, actionCreate, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if !r.begun && r.src.cfg.Start.policy != natsjs.DeliverLastPerSubjectPolicy {
+		r.last = info.Delivered.Stream // before the start: what is stored from now on is not missed
+	}
+	r.begun = true
+	s := &orderedSession{
+		r: r, name: cfg.Name, inbox: r.t.nc().NewInbox() + ".", ch: make(chan *nats.Msg, 2*r.window+256),
+		limits: pullLimits{batch: int64(info.Config.MaxRequestBatch), expires: info.Config.MaxRequestExpires},
+		paced:  info.Config.ReplayPolicy == natsjs.ReplayOriginalPolicy,
+		lane:   &lane{stream: r.src.cfg.Stream, consumer: cfg.Name},
+	}
+	r.session.Store(s)
+	if s.sub, err = r.t.nc().ChanSubscribe(s.inbox+"*", s.ch); err != nil {
+		return nil, r.t.sendError(err)
+	}
+	return s, nil
+}
+
+// sameStream notices a stream that is gone or was made anew: of a new one
+// nothing was seen.
+func (r *ordered) sameStream(ctx context.Context) error {
+	info, err := r.t.streamInfo(ctx, r.src.cfg.Stream)
+	if streamMissing(err) && r.begun && r.src.cfg.Mode != ModeVerify {
+		info, err = r.t.createStream(ctx, r.src.streamConfig())
+	}
+	if err != nil {
+		return err
+	}
+	if r.begun && (!info.Created.Equal(r.created) || info.State.LastSeq < r.last) {
+		r.last = 0
+		r.emit(transport.Event{Kind: transport.Recreated, Detail: "stream " + r.src.cfg.Stream + " was made anew and is read from its beginning"})
+	}
+	r.created = info.Created
+	return nil
+}
+
+// run is the goroutine of the receiver: it begins another session whenever one
+// ends. It ends when the receiver is halted.
+func (r *ordered) run(s *orderedSession) {
+	told := false
+	for pause := reviveMin; ; pause = min(2*pause, reviveMax) {
+		var err error
+		if s == nil {
+			s, err = r.begin(r.ctx)
+		}
+		if err == nil {
+			if told {
+				told = false
+				r.emit(transport.Event{Kind: transport.Flowing, Detail: "consumer " + r.address})
+			}
+			taken := r.last
+			err = s.run()
+			s.end(r.ctx)
+			s = nil
+			if r.last > taken {
+				pause = reviveMin / 2 // it worked
+			}
+		}
+		if r.isHalted() {
+			return
+		}
+		failed := !errors.Is(err, errSession)
+		if failed && transport.KindOf(seamError("receive", r.address, err, false)) == transport.Permanent && !streamMissing(err) || streamMissing(err) && r.src.cfg.Mode == ModeVerify {
+			err = seamError("receive", r.address, err, false)
+			r.emit(transport.Event{Kind: transport.Stalled, Err: err, Detail: "consumer " + r.address})
+			r.halt(err)
+			return
+		}
+		if failed && !told && r.t.nc().IsConnected() {
+			told = true
+			r.emit(transport.Event{Kind: transport.Stalled, Err: err, Detail: "consumer " + r.address})
+		}
+		r.pause(pause)
+	}
+}
+
+// pause waits, until the connection came back at the latest.
+func (r *ordered) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-r.halted:
+	case <-r.trouble:
+	case <-timer.C:
+	}
+}
+
+// run pulls and takes until the session is of no more use.
+func (s *orderedSession) run() error {
+	ticker := time.NewTicker(pullHeartbeat)
+	defer ticker.Stop()
+	quiet := 0
+	for {
+		if err := s.pull(); err != nil {
+			return err
+		}
+		select {
+		case <-s.r.halted:
+			return nil
+		case <-s.r.trouble:
+			if s.r.t.nc().IsClosed() {
+				return s.r.t.notConnected()
+			}
+			return errSession
+		case <-s.r.freed:
+		case m := <-s.ch:
+			quiet = 0
+			if err := s.arrive(m); err != nil {
+				return err
+			}
+		case <-ticker.C:
+			if s.outstanding == 0 {
+				quiet = 0
+			} else if quiet++; quiet > 2 && !s.pacing() {
+				return errSession
+			}
+		}
+	}
+}
+
+// pacing is lane.pacing of an ordered consumer.
+func (s *orderedSession) pacing() bool {
+	if !s.paced {
+		return false
+	}
+	_, err := s.r.t.consumerInfo(s.r.ctx, s.r.src.cfg.Stream, s.name)
+	return err == nil
+}
+
+// pull asks for what there is room for, in large lots.
+func (s *orderedSession) pull() error {
+	free := s.r.window - s.r.inUse.Load()
+	if free <= 0 || s.outstanding > 0 && free < max(s.r.window/2, 1) {
+		return nil
+	}
+	if s.limits.batch > 0 {
+		free = min(free, s.limits.batch)
+	}
+	expires := pullExpires
+	if s.limits.expires > 0 {
+		expires = min(expires, s.limits.expires)
+	}
+	s.r.inUse.Add(free)
+	s.outstanding += free
+	next := s.r.t.api + "CONSUMER.MSG.NEXT." + s.r.src.cfg.Stream + "." + s.name
+	return s.r.t.sendError(s.r.t.nc().PublishRequest(next, s.inbox+strconv.FormatInt(free, 10), pullBody(free, expires)))
+}
+
+// arrive takes what came, in order or not at all.
+func (s *orderedSession) arrive(m *nats.Msg) error {
+	if !strings.HasPrefix(m.Reply, ackPrefix) {
+		return s.status(m)
+	}
+	d := newDelivery(s.lane, m)
+	if d.order != s.order+1 || d.seq <= s.r.last {
+		return errSession // something was lost on the way
+	}
+	s.order, s.r.last = d.order, d.seq
+	s.outstanding--
+	if d.marker {
+		s.r.inUse.Add(-1)
+		return nil
+	}
+	select {
+	case s.r.out <- &orderedDelivery{d: d, r: s.r, deliveries: 1}: // there is room for the window
+	case <-s.r.halted:
+	}
+	return nil
+}
+
+func (s *orderedSession) status(m *nats.Msg) error {
+	switch m.Header.Get("Status") {
+	case "100":
+		return nil
+	case "408":
+		n, err := strconv.ParseInt(m.Header.Get("Nats-Pending-Messages"), 10, 64)
+		if err != nil {
+			return errSession
+		}
+		n = min(n, s.outstanding)
+		s.outstanding -= n
+		s.r.inUse.Add(-n)
+		return nil
+	default:
+		return errSession
+	}
+}
+
+// end gives up the consumer and what was asked of it.
+func (s *orderedSession) end(ctx context.Context) {
+	_ = s.sub.Unsubscribe() // a failure means that the connection is gone
+	s.r.inUse.Add(-s.outstanding)
+	s.outstanding = 0
+	if s.r.t.nc().IsConnected() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = s.r.t.deleteConsumer(ctx, s.r.src.cfg.Stream, s.name) // it goes by itself otherwise
+	}
+}
+
+// Receive implements transport.Receiver.
+func (r *ordered) Receive(ctx context.Context) (transport.Delivery, error) {
+	for {
+		if r.isHalted() {
+			return nil, r.reason
+		}
+		d, wait := r.takeBack()
+		if d != nil {
+			return d, nil
+		}
+		if d, err := r.wait(ctx, wait); d != nil || err != nil {
+			return d, err
+		}
+	}
+}
+
+// wait returns the next message of the stream, or nil when there is a reason to
+// look around. While one that was given back waits, nothing later overtakes it.
+func (r *ordered) wait(ctx context.Context, back time.Duration) (transport.Delivery, error) {
+	out := r.out
+	var due <-chan time.Time
+	if back > 0 {
+		timer := time.NewTimer(back)
+		defer timer.Stop()
+		out, due = nil, timer.C
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case d := <-out:
+		return d, nil
+	case <-r.halted:
+	case <-due:
+	case <-r.returned:
+	}
+	return nil, nil
+}
+
+// takeBack returns the oldest message that was given back, or how long it waits.
+func (r *ordered) takeBack() (*orderedDelivery, time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.back) == 0 {
+		return nil, 0
+	}
+	first := r.back[0]
+	if wait := time.Until(first.due); wait > 0 {
+		return nil, wait
+	}
+	r.back = r.back[1:]
+	return first, 0
+}
+
+func (r *ordered) giveBack(d *orderedDelivery) {
+	r.mu.Lock()
+	at, _ := slices.BinarySearchFunc(r.back, d, func(a, b *orderedDelivery) int { return int(int64(a.d.seq) - int64(b.d.seq)) })
+	r.back = slices.Insert(r.back, at, d)
+	r.mu.Unlock()
+	signal(r.returned)
+}
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// Close implements transport.Receiver. There is nothing to hand back: the server
+// keeps no count of what was taken.
+func (r *ordered) Close(context.Context) error {
+	r.halt(&transport.Error{Op: "receive", Address: r.address, Err: transport.ErrClosed})
+	r.wg.Wait()
+	r.t.unregister(r)
+	return nil
+}
+
+func (r *ordered) halt(reason error) {
+	r.halting.Do(func() {
+		r.reason = reason
+		close(r.halted)
+		r.cancel()
+	})
+}
+
+func (r *ordered) isHalted() bool {
+	select {
+	case <-r.halted:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *ordered) emit(e transport.Event) {
+	e.Subscription = r.want.Subscription
+	r.t.conn.Emit(e)
+}
+
+// wakeSupervisor implements opened.
+func (r *ordered) wakeSupervisor(uint32) { signal(r.trouble) }
+
+// denied implements opened.
+func (r *ordered) denied(subject string, cause error) {
+	s := r.session.Load()
+	if subject == r.t.api+"CONSUMER.MSG.NEXT."+r.src.cfg.Stream+"."+s.name || subject == s.inbox+"*" {
+		r.halt(&transport.Error{Op: "receive", Address: r.address, Kind: transport.Permanent, Err: cause, Hint: "grant the account this permission"})
+	}
+}
+
+// dropped implements opened: what the client library dropped leaves a gap, which
+// the next message shows, and comes again.
+func (r *ordered) dropped(*nats.Subscription) (string, bool) { return "", false }
+
+// orderedRefusals lists what cannot be kept of an ordered source.
+func (s *source) orderedRefusals(want transport.Want) []refusal {
+	var out []refusal
+	refuse := func(asked bool, code transport.Code, fact, fix string) {
+		if asked {
+			out = append(out, refusal{code, "an ordered consumer " + fact, fix})
+		}
+	}
+	refuse(s.cfg.Durable != "", transport.CodeInvalid, "has no durable name: every start of the program reads anew", "leave Durable out, or Ordered")
+	refuse(want.DeadLetter, transport.CodeNoDeadLetters, "has nobody to take a redriven message in its place", "leave dead letters out (holdfast.NoDeadLetter), or Ordered")
+	refuse(want.Reject, transport.CodeNoReject, "has no acks and no reject", "leave RejectOnError out, or Ordered")
+	refuse(want.Concurrency > 1 && !want.Ordered, transport.CodeOrdered, fmt.Sprintf("cannot keep the order with %d handlers at once", want.Concurrency),
+		"handle one message at a time, or keep the order of each key (holdfast.OrderByKey)")
+	if c := s.cfg.Consumer; c != nil {
+		refuse(c.PriorityPolicy != natsjs.PriorityPolicyNone || c.PauseUntil != nil || c.MaxWaiting != 0, transport.CodeInvalid,
+			"is one program's own, and Consumer sets a priority policy, a pause or MaxWaiting", "leave them out, or Ordered")
+	}
+	return out
+}
+
+// orderedDelivery is one message of an ordered source. There is no ack for the
+// server: settling it makes room for another.
+type orderedDelivery struct {
+	d          *delivery
+	r          *ordered
+	deliveries int
+	due        time.Time
+	state      atomic.Uint32
+}
+
+var (
+	_ transport.Delivery = (*orderedDelivery)(nil)
+	_ transport.Returner = (*orderedDelivery)(nil)
+	_ transport.Native   = (*orderedDelivery)(nil)
+)
+
+// Message implements transport.Delivery.
+func (o *orderedDelivery) Message() *transport.Message { return &o.d.msg }
+
+// Deliveries implements transport.Delivery: how often this receiver handed it out.
+func (o *orderedDelivery) Deliveries() int { return o.deliveries }
+
+// Native implements transport.Native: the *nats.Msg.
+func (o *orderedDelivery) Native() any { return o.d.raw }
+
+// Ack implements transport.Delivery.
+func (o *orderedDelivery) Ack(context.Context) error {
+	if err := o.settle("ack"); err != nil {
+		return err
+	}
+	o.r.inUse.Add(-1)
+	signal(o.r.freed)
+	return nil
+}
+
+// Nack implements transport.Delivery: the message is handed out again by this
+// receiver, before anything later.
+func (o *orderedDelivery) Nack(_ context.Context, delay time.Duration) error {
+	return o.again("nack", max(delay, minNakDelay), 1)
+}
+
+// Return implements transport.Returner.
+func (o *orderedDelivery) Return(context.Context) error { return o.again("return", 0, 0) }
+
+func (o *orderedDelivery) again(op string, delay time.Duration, counted int) error {
+	if err := o.settle(op); err != nil {
+		return err
+	}
+	o.r.giveBack(&orderedDelivery{d: o.d, r: o.r, deliveries: o.deliveries + counted, due: time.Now().Add(delay)})
+	return nil
+}
+
+func (o *orderedDelivery) settle(op string) error {
+	if !o.state.CompareAndSwap(stateOpen, stateSettled) {
+		return &transport.Error{Op: op, Address: fmt.Sprintf("%s seq %d", o.r.address, o.d.seq), Kind: transport.Permanent, Err: transport.ErrSettled}
+	}
+	return nil
+}
