@@ -43,11 +43,14 @@ func (w *jsWorld) fill(subject string, n int) {
 		if _, err := js.PublishAsync(subject, fmt.Appendf(nil, "body %d", i+1), natsjs.WithMsgID(fmt.Sprintf("m%d", i+1))); err != nil {
 			w.Fatal(err)
 		}
-	}
-	select {
-	case <-js.PublishAsyncComplete():
-	case <-w.ctx.Done():
-		w.Fatal("the messages were not stored")
+		if i%1000 != 999 && i != n-1 {
+			continue
+		}
+		select {
+		case <-js.PublishAsyncComplete():
+		case <-w.ctx.Done():
+			w.Fatal("the messages were not stored")
+		}
 	}
 }
 
