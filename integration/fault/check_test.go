@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -100,9 +101,12 @@ func TestTheCheckerNoticesWhatIsBroken(t *testing.T) {
 	}
 }
 
-func TestEveryMutantHasARow(t *testing.T) {
+func TestEveryMutantHasItsGuardAndARow(t *testing.T) {
 	t.Parallel()
 	for _, m := range mutants() {
+		if _, err := m.overlay(filepath.Join("..", ".."), t.TempDir()); err != nil {
+			t.Errorf("%s: %v", m.name, err)
+		}
 		if !slices.ContainsFunc(rows(), func(r row) bool { return r.name == m.row }) {
 			t.Errorf("%s is to be noticed by %s, which is no row", m.name, m.row)
 		}

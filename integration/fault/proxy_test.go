@@ -63,6 +63,15 @@ func say(c net.Conn, text []byte) ([]byte, error) {
 	return back[:n], err
 }
 
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
 func TestTheProxyPassesEverythingOn(t *testing.T) {
 	t.Parallel()
 	p, c := through(t)
@@ -85,16 +94,11 @@ func TestTheProxySwallowsOneWay(t *testing.T) {
 	if _, err := c.Write([]byte("lost")); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); ; <-time.After(time.Millisecond) {
+	eventually(t, "four bytes are swallowed", func() bool {
 		swallowed := 0
 		p.set(func(p *proxy) { swallowed = p.swallow })
-		if swallowed == 4 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d bytes were swallowed", swallowed)
-		}
-	}
+		return swallowed == 4
+	})
 	p.set(func(p *proxy) { p.deaf = false })
 	if back, err := say(c, []byte("again")); err != nil || string(back) != "again" {
 		t.Fatalf("%q, %v", back, err)
@@ -115,7 +119,8 @@ func TestTheProxyCutsInTheMiddle(t *testing.T) {
 	if back, err := say(c, bytes.Repeat([]byte("x"), 1000)); err == nil {
 		t.Fatalf("%d bytes came back over a link that was cut", len(back))
 	}
-	if cuts, joined := p.history(); len(cuts) != 1 || joined != 1 {
-		t.Errorf("%d cuts of %d connections", len(cuts), joined)
-	}
+	eventually(t, "one cut of one connection is noted", func() bool {
+		cuts, joined := p.history()
+		return len(cuts) == 1 && joined == 1
+	})
 }
