@@ -19,6 +19,7 @@ const netDeliveries = 1000
 func (c *checker) consumer(ctx context.Context, stream *natsjs.StreamInfo) {
 	s := c.s
 	if s.cfg.Durable == "" {
+		c.priority(s.consumerConfig(""))
 		if s.cfg.Start.IsZero() {
 			c.noStart("a consumer without a durable name begins anew with every start of the program, and no start is given")
 		}
@@ -57,6 +58,7 @@ func (c *checker) consumerToMake() {
 		c.noStart("the consumer " + s.address() + " is missing, and no start is given to make it with")
 		return
 	}
+	c.priority(s.consumerConfig(s.cfg.Durable))
 	c.inform(transport.CodeConsumerCreated, fmt.Sprintf("the consumer %s will be created, filters: %s", s.address(), list(s.cfg.Subjects)))
 }
 
@@ -78,6 +80,7 @@ func (c *checker) consumerIs(info *natsjs.ConsumerInfo) {
 	if c.s.cfg.Mode != ModeUpdate {
 		c.redelivery(have)
 	}
+	c.priority(have)
 	if have.MemoryStorage {
 		c.warn(transport.CodeMemoryConsumer, "the consumer "+address+" keeps its state in memory: after a restart of the server it is gone", "make it again with file storage")
 	}
@@ -98,6 +101,13 @@ func (c *checker) consumerIs(info *natsjs.ConsumerInfo) {
 		return
 	}
 	c.drift(transport.CodeConsumerDrift, "the consumer "+address, diff)
+}
+
+// priority checks how the source pulls from a consumer with a priority policy.
+func (c *checker) priority(cfg natsjs.ConsumerConfig) {
+	if fault := c.s.cfg.Priority.fault(cfg); fault != "" {
+		c.fail(transport.CodeInvalid, fault, "correct Priority, or the priority policy of the consumer")
+	}
 }
 
 // fixedSettings are the differences that no update of a consumer can mend.

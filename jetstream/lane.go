@@ -46,6 +46,8 @@ type lane struct {
 	// What is known of how full the consumer is; see crowded.
 	pending, nacked, maxPending atomic.Int64
 
+	pinned atomic.Bool // group.pinned
+
 	trouble chan struct{} // capacity 1: look at cause
 	cause   atomic.Uint32
 
@@ -56,6 +58,8 @@ type lane struct {
 	floor   uint64    // everything up to here was acked, by the server's word
 	limits  pullLimits
 	paced   bool // the consumer replays at original speed
+	paused  bool // it was told so
+	group   group
 }
 
 // pullLimits are what a consumer allows one pull to ask for; 0 means no limit.
@@ -83,7 +87,9 @@ func (l *lane) learn(info *natsjs.ConsumerInfo) {
 	l.made = info.Created
 	l.limits = pullLimits{batch: int64(info.Config.MaxRequestBatch), expires: info.Config.MaxRequestExpires}
 	l.paced = info.Config.ReplayPolicy == natsjs.ReplayOriginalPolicy
+	l.joins(info.Config)
 	l.mu.Unlock()
+	l.tellPaused(info)
 	l.pending.Store(int64(info.NumAckPending))
 	l.nacked.Store(0)
 	l.maxPending.Store(int64(info.Config.MaxAckPending))
@@ -184,7 +190,7 @@ func (l *lane) topUp() {
 func (l *lane) pull(s *session) {
 	n := l.short(s)
 	l.mu.Lock()
-	limits := l.limits
+	limits, asks := l.limits, l.group.pulls()
 	l.mu.Unlock()
 	if limits.batch > 0 {
 		n = min(n, limits.batch)
@@ -199,7 +205,7 @@ func (l *lane) pull(s *session) {
 	l.inUse.Add(n)
 	s.outstanding.Add(n)
 	l.pulls.Add(1)
-	if err := l.r.t.nc().PublishRequest(l.next, s.inbox+strconv.FormatInt(n, 10), pullBody(n, expires)); err != nil {
+	if err := l.r.t.nc().PublishRequest(l.next, s.inbox+strconv.FormatInt(n, 10), pullBody(n, expires, asks)); err != nil {
 		s.broken.Store(true)
 		l.release(s, n)
 		l.wake(troublePull)
@@ -210,9 +216,9 @@ func (l *lane) pull(s *session) {
 	}
 }
 
-// pullBody is the request for n messages. The heartbeat tells a quiet stream
+// pullBody is the request for n messages, with what it asks besides. The heartbeat tells a quiet stream
 // from a dead consumer; it may take half of the expiry at most.
-func pullBody(n int64, expires time.Duration) []byte {
+func pullBody(n int64, expires time.Duration, asks string) []byte {
 	b := make([]byte, 0, 96)
 	b = append(b, `{"batch":`...)
 	b = strconv.AppendInt(b, n, 10)
@@ -220,6 +226,7 @@ func pullBody(n int64, expires time.Duration) []byte {
 	b = strconv.AppendInt(b, int64(expires), 10)
 	b = append(b, `,"idle_heartbeat":`...)
 	b = strconv.AppendInt(b, int64(min(pullHeartbeat, expires/2)), 10)
+	b = append(b, asks...)
 	return append(b, '}')
 }
 
@@ -239,6 +246,8 @@ func (l *lane) status(m *nats.Msg) {
 			return
 		}
 		l.release(s, pending)
+	case "423": // another member is pinned
+		l.unpinned(s, m)
 	default: // 404, 409, 503 and whatever comes: find out
 		l.wake(troubleStatus)
 	}

@@ -133,6 +133,9 @@ func (r *receiver) prepare(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 	if info.Config.DeliverSubject != "" || info.Config.AckPolicy != natsjs.AckExplicitPolicy {
 		return nil, transport.Invalid("open consumer", r.address, "it is not a pull consumer with explicit acks; use another durable name")
 	}
+	if fault := r.src.cfg.Priority.fault(info.Config); fault != "" {
+		return nil, transport.Invalid("open consumer", r.address, "%s", fault)
+	}
 	main.learn(info)
 	main.gaps.begin(info, main.began(ctx, info))
 	main.lookBack(ctx, info)

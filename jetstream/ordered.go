@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -267,7 +266,7 @@ func (s *orderedSession) pull() error {
 	s.r.inUse.Add(free)
 	s.outstanding += free
 	next := s.r.t.api + "CONSUMER.MSG.NEXT." + s.r.src.cfg.Stream + "." + s.name
-	return s.r.t.sendError(s.r.t.nc().PublishRequest(next, s.inbox+strconv.FormatInt(free, 10), pullBody(free, expires)))
+	return s.r.t.sendError(s.r.t.nc().PublishRequest(next, s.inbox+strconv.FormatInt(free, 10), pullBody(free, expires, "")))
 }
 
 // arrive takes what came, in order or not at all.
@@ -435,82 +434,3 @@ func (r *ordered) denied(subject string, cause error) {
 // dropped implements opened: what the client library dropped leaves a gap, which
 // the next message shows, and comes again.
 func (r *ordered) dropped(*nats.Subscription) (string, bool) { return "", false }
-
-// orderedRefusals lists what cannot be kept of an ordered source.
-func (s *source) orderedRefusals(want transport.Want) []refusal {
-	var out []refusal
-	refuse := func(asked bool, code transport.Code, fact, fix string) {
-		if asked {
-			out = append(out, refusal{code, "an ordered consumer " + fact, fix})
-		}
-	}
-	refuse(s.cfg.Durable != "", transport.CodeInvalid, "has no durable name: every start of the program reads anew", "leave Durable out, or Ordered")
-	refuse(want.DeadLetter, transport.CodeNoDeadLetters, "has nobody to take a redriven message in its place", "leave dead letters out (holdfast.NoDeadLetter), or Ordered")
-	refuse(want.Reject, transport.CodeNoReject, "has no acks and no reject", "leave RejectOnError out, or Ordered")
-	refuse(want.Concurrency > 1 && !want.Ordered, transport.CodeOrdered, fmt.Sprintf("cannot keep the order with %d handlers at once", want.Concurrency),
-		"handle one message at a time, or keep the order of each key (holdfast.OrderByKey)")
-	if c := s.cfg.Consumer; c != nil {
-		refuse(c.PriorityPolicy != natsjs.PriorityPolicyNone || c.PauseUntil != nil || c.MaxWaiting != 0, transport.CodeInvalid,
-			"is one program's own, and Consumer sets a priority policy, a pause or MaxWaiting", "leave them out, or Ordered")
-	}
-	return out
-}
-
-// orderedDelivery is one message of an ordered source. There is no ack for the
-// server: settling it makes room for another.
-type orderedDelivery struct {
-	d          *delivery
-	r          *ordered
-	deliveries int
-	due        time.Time
-	state      atomic.Uint32
-}
-
-var (
-	_ transport.Delivery = (*orderedDelivery)(nil)
-	_ transport.Returner = (*orderedDelivery)(nil)
-	_ transport.Native   = (*orderedDelivery)(nil)
-)
-
-// Message implements transport.Delivery.
-func (o *orderedDelivery) Message() *transport.Message { return &o.d.msg }
-
-// Deliveries implements transport.Delivery: how often this receiver handed it out.
-func (o *orderedDelivery) Deliveries() int { return o.deliveries }
-
-// Native implements transport.Native: the *nats.Msg.
-func (o *orderedDelivery) Native() any { return o.d.raw }
-
-// Ack implements transport.Delivery.
-func (o *orderedDelivery) Ack(context.Context) error {
-	if err := o.settle("ack"); err != nil {
-		return err
-	}
-	o.r.inUse.Add(-1)
-	signal(o.r.freed)
-	return nil
-}
-
-// Nack implements transport.Delivery: the message is handed out again by this
-// receiver, before anything later.
-func (o *orderedDelivery) Nack(_ context.Context, delay time.Duration) error {
-	return o.again("nack", max(delay, minNakDelay), 1)
-}
-
-// Return implements transport.Returner.
-func (o *orderedDelivery) Return(context.Context) error { return o.again("return", 0, 0) }
-
-func (o *orderedDelivery) again(op string, delay time.Duration, counted int) error {
-	if err := o.settle(op); err != nil {
-		return err
-	}
-	o.r.giveBack(&orderedDelivery{d: o.d, r: o.r, deliveries: o.deliveries + counted, due: time.Now().Add(delay)})
-	return nil
-}
-
-func (o *orderedDelivery) settle(op string) error {
-	if !o.state.CompareAndSwap(stateOpen, stateSettled) {
-		return &transport.Error{Op: op, Address: fmt.Sprintf("%s seq %d", o.r.address, o.d.seq), Kind: transport.Permanent, Err: transport.ErrSettled}
-	}
-	return nil
-}

@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"fmt"
+
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast/transport"
@@ -57,6 +59,26 @@ func (s *source) refusals(want transport.Want) []refusal {
 			transport.CodeHeadersOnly, "Consumer asks for headers only, and a dead letter of this subscription would have no body",
 			"leave HeadersOnly out, or the dead letters (holdfast.NoDeadLetter)",
 		})
+	}
+	return out
+}
+
+// orderedRefusals lists what cannot be kept of an ordered source.
+func (s *source) orderedRefusals(want transport.Want) []refusal {
+	var out []refusal
+	refuse := func(asked bool, code transport.Code, fact, fix string) {
+		if asked {
+			out = append(out, refusal{code, "an ordered consumer " + fact, fix})
+		}
+	}
+	refuse(s.cfg.Durable != "", transport.CodeInvalid, "has no durable name: every start of the program reads anew", "leave Durable out, or Ordered")
+	refuse(want.DeadLetter, transport.CodeNoDeadLetters, "has nobody to take a redriven message in its place", "leave dead letters out (holdfast.NoDeadLetter), or Ordered")
+	refuse(want.Reject, transport.CodeNoReject, "has no acks and no reject", "leave RejectOnError out, or Ordered")
+	refuse(want.Concurrency > 1 && !want.Ordered, transport.CodeOrdered, fmt.Sprintf("cannot keep the order with %d handlers at once", want.Concurrency),
+		"handle one message at a time, or keep the order of each key (holdfast.OrderByKey)")
+	if c := s.cfg.Consumer; c != nil {
+		refuse(c.PriorityPolicy != natsjs.PriorityPolicyNone || c.PauseUntil != nil || c.MaxWaiting != 0, transport.CodeInvalid,
+			"is one program's own, and Consumer sets a priority policy, a pause or MaxWaiting", "leave them out, or Ordered")
 	}
 	return out
 }

@@ -160,6 +160,7 @@ func (r *receiver) arrive(m *nats.Msg) *delivery {
 		return nil
 	}
 	l.arrived(m.Sub)
+	l.noticePin(m)
 	d := newDelivery(l, m)
 	if r.src.watch != nil {
 		r.src.watch.took(l, d)

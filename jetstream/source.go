@@ -122,6 +122,8 @@ type ConsumerConfig struct {
 	// other fields say, and what would break a promise (MaxDeliver, BackOff, another
 	// ack policy), is refused in it.
 	Consumer *natsjs.ConsumerConfig
+	// Priority says how to pull from a consumer with a priority policy.
+	Priority PriorityConfig
 	// AckWait is the lease of a delivery: one neither settled nor extended
 	// within it is handed to somebody else. Default: 30 s.
 	AckWait time.Duration

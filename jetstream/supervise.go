@@ -17,6 +17,7 @@ const (
 	troubleStatus // the server answered a pull with something but messages
 	troublePull   // a pull could not be sent
 	troubleSilent // neither messages nor heartbeats came
+	lookAgain     // read the floor now
 )
 
 const (
@@ -70,6 +71,10 @@ func (l *lane) supervise() {
 			return
 		case <-l.trouble:
 			cause := l.cause.Swap(0)
+			if cause == lookAgain {
+				l.readFloor()
+				continue
+			}
 			backoff = l.revive(cause, backoff)
 			before, quiet = l.vitals(), 0
 			continue
@@ -165,6 +170,9 @@ func (l *lane) revive(cause uint32, pause time.Duration) time.Duration {
 		}
 	}
 	if told {
+		l.mu.Lock()
+		l.paused = false // what is paused is told again
+		l.mu.Unlock()
 		l.r.emit(transport.Event{Kind: transport.Flowing, Detail: "consumer " + l.address()})
 	}
 	return pause
