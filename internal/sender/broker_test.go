@@ -38,6 +38,7 @@ type fate struct {
 	now    error // what Send returns
 	lose   bool  // the connection breaks before it arrives
 	breaks bool  // it is stored and the connection breaks before the outcome
+	mute   bool  // it is stored and there is never an outcome
 }
 
 type line struct {
@@ -114,7 +115,7 @@ func (l *line) Send(_ transport.Address, m *transport.Message, tag uint64) error
 		l.fail(errCut)
 		return nil
 	}
-	if !l.b.silent {
+	if !l.b.silent && !f.mute {
 		l.queue <- outcome{tag, nil}
 	}
 	return nil

@@ -3,7 +3,10 @@ package sender
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/holdfast-go/holdfast/transport"
 )
 
 // tick is how often the window is looked through while anything is in it. Times
@@ -124,3 +127,12 @@ func (s *Sender) unanswered() {
 
 // errUnanswered is the cause when the broker did not confirm in time.
 var errUnanswered = errors.New("the broker did not confirm in time, so the connection is made anew")
+
+// unansweredError adds what the pipeline knows of the reason. That it was ended,
+// and so is closed, is none.
+func unansweredError(why error) error {
+	if why == nil || errors.Is(why, transport.ErrClosed) {
+		return errUnanswered
+	}
+	return fmt.Errorf("%w: %w", errUnanswered, why)
+}

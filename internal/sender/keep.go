@@ -24,12 +24,13 @@ func (s *Sender) keep(kept chan struct{}) {
 		p, err := s.takeUp()
 		switch {
 		case err == nil:
-			if s.serve(p, s.batch(fruitless)) {
-				pause, fruitless = 0, 0 // it worked: the next try at once
+			worked := s.serve(p, s.batch(fruitless))
+			s.blame()
+			if worked {
+				pause, fruitless = 0, 0 // the next try at once
 				continue
 			}
 			fruitless++
-			s.blame()
 		case s.life.Err() == nil && s.hopeless(err):
 			s.failAll(err)
 			continue
@@ -50,11 +51,11 @@ func (s *Sender) hopeless(err error) bool {
 // in the end the message that breaks it is alone.
 func (s *Sender) batch(fruitless int) int { return max(s.cfg.Messages>>fruitless, 1) }
 
-// killer is how many connections a message may end alone before it is taken for
-// the cause.
+// killer is how many connections a message may end before it is taken for the
+// cause.
 const killer = 10
 
-// blame ends the oldest message when it has broken too many connections alone.
+// blame ends the oldest message when it has ended too many connections.
 func (s *Sender) blame() {
 	s.mu.Lock()
 	e := s.win.oldest()
@@ -251,23 +252,29 @@ func (s *Sender) isStuck() bool {
 
 // lost takes back what a pipeline that is over has left without an outcome.
 func (s *Sender) lost(p transport.Pipeline) {
-	p.End(s.isStuck())
+	stuck := s.isStuck()
+	p.End(stuck)
 	why := p.Err()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flow, s.pipe, s.stuck, s.alarm = nil, nil, false, nil
 	s.epoch++
-	if why != nil {
+	switch {
+	case stuck:
+		s.why = unansweredError(why)
+	case why != nil:
 		s.why = why
 	}
-	alone := s.win.flying == 1
-	s.win.each(func(_ uint64, e *entry) bool {
+	alone, first := s.win.flying == 1, true
+	s.win.each(func(tag uint64, e *entry) bool {
 		if e.state != sent {
 			return true
 		}
-		if alone {
+		// A broker that is silent to all proves nothing against the first of them.
+		if !stuck && alone || stuck && first && s.stored > tag {
 			e.killed++
 		}
+		first = false
 		s.win.requeue(e, true)
 		return true
 	})
@@ -357,8 +364,8 @@ func (s *Sender) Close(ctx context.Context) []Item {
 		if s.win.pending == 0 {
 			closeOnce(s.idle)
 		}
-		for _, ch := range s.waiting {
-			close(ch)
+		for _, w := range s.waiting {
+			close(w.told)
 		}
 		s.waiting = nil
 	}

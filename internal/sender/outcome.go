@@ -13,6 +13,10 @@ import (
 // a leader to be elected, short enough for a misspelt subject.
 const routeBudget = 3 * time.Second
 
+// patientRouteBudget is the same for a sender that nobody waits for: no election
+// takes that long.
+const patientRouteBudget = 30 * time.Second
+
 // again decides whether a message is sent once more after the broker said err,
 // and notes the refusal. It is called with the lock held.
 func (s *Sender) again(e *entry, err error) bool {
@@ -28,15 +32,37 @@ func (s *Sender) again(e *entry, err error) bool {
 	if !errors.Is(err, transport.ErrUnroutable) {
 		return true
 	}
-	return time.Duration(s.clock.ticks+1-e.refused)*tick < routeBudget
+	budget := routeBudget
+	if s.cfg.Patient {
+		budget = patientRouteBudget
+	}
+	return time.Duration(s.clock.ticks+1-e.refused)*tick < budget
 }
+
+// refusal is the outcome of a message whose last copy met err: unknown if an
+// earlier one may be at the broker.
+func (e *entry) refusal(err error) error {
+	if err == nil || e.copies <= 1 || transport.KindOf(err) == transport.Unknown {
+		return err
+	}
+	return &transport.Error{
+		Op: "publish", Address: e.item.To.String(), Kind: transport.Unknown,
+		Err:  fmt.Errorf("an earlier copy was sent and not confirmed, and the last one was refused: %w", err),
+		Hint: hintAgain,
+	}
+}
+
+const hintAgain = "publish again under the same ID: a broker that deduplicates stores one copy within its window"
 
 // givenUp is the outcome of a message that is given up for cause: unknown if a
 // copy of it may be at the broker.
 func (s *Sender) givenUp(e *entry, cause error) error {
-	if s.why != nil && !errors.Is(cause, s.why) {
+	switch {
+	case e.err != nil:
+		cause = errors.Join(cause, e.err)
+	case s.why != nil && !errors.Is(cause, s.why):
 		cause = errors.Join(cause, s.why)
-	} else if s.alarm != nil {
+	case s.alarm != nil:
 		cause = errors.Join(cause, s.alarm)
 	}
 	err := &transport.Error{Op: "publish", Address: e.item.To.String(), Kind: transport.Temporary, Err: cause}
@@ -46,7 +72,7 @@ func (s *Sender) givenUp(e *entry, cause error) error {
 	if e.copies > 0 {
 		err.Kind = transport.Unknown
 		err.Err = fmt.Errorf("no confirmation for %d tries: %w", e.tries, cause)
-		err.Hint = "publish again under the same ID: a broker that deduplicates stores one copy within its window"
+		err.Hint = hintAgain
 	}
 	return err
 }
@@ -76,9 +102,9 @@ func closeCause(ctx context.Context) error {
 	return errors.Join(errClosing, context.Cause(ctx))
 }
 
-// errKiller is the cause when one message was under way, alone, whenever the
-// connection broke.
-var errKiller = errors.New("the connection broke each time this message was sent alone")
+// errKiller is the cause when connections ended, again and again, for want of the
+// outcome of one message.
+var errKiller = errors.New("one connection after the other ended without an outcome of this message, which alone had none")
 
 // Unsent tells whether err says that the sender or its transport was closed, and
 // nothing about the message.

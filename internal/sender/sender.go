@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ type Sender struct {
 
 	mu      sync.Mutex // guards what follows; nothing of a pipeline is called under it
 	win     window
-	waiting []chan struct{}    // for room, first come first served
+	waiting []*waiter          // for room, first come first served
 	flow    transport.Pipeline // takes messages now; nil while the keeper mends
 	pipe    transport.Pipeline // the last one, also while it is mended
 	epoch   uint64             // of pipe: outcomes of another one that are errors mean nothing
@@ -104,6 +105,7 @@ type Sender struct {
 	kept    chan struct{} // closed when the last one is over; nil before the first
 	clock   clock
 	stats   Stats
+	stored  uint64 // the latest tag that was confirmed
 }
 
 // New returns a sender on t. It does nothing until the first message.
@@ -226,20 +228,25 @@ func (s *Sender) report(epoch, tag uint64, err error) {
 		}
 		if s.again(e, err) {
 			s.win.requeue(e, transport.KindOf(err) == transport.Unknown)
-			s.flow, s.refused, s.why = nil, true, err
+			e.err = err
+			// In the errors of others it is told, and is not their outcome.
+			s.flow, s.refused, s.why = nil, true, fmt.Errorf("the broker refused a message for a moment: %v", err)
 			s.wakeLocked()
 			s.mu.Unlock()
 			return
 		}
 	}
-	s.settleLocked(e, err)
+	if err == nil {
+		s.stored = max(s.stored, tag)
+	}
+	s.settleLocked(e, e.refusal(err))
 }
 
-// settle ends a message, if it has not ended.
+// settle ends a message that was refused, if it has not ended.
 func (s *Sender) settle(tag uint64, err error) {
 	s.mu.Lock()
 	if e := s.win.at(tag); e != nil {
-		s.settleLocked(e, err)
+		s.settleLocked(e, e.refusal(err))
 		return
 	}
 	s.mu.Unlock()

@@ -19,7 +19,8 @@ type entry struct {
 	born    uint64 // ticks of the clock
 	sentAt  uint64
 	refused uint64 // when the broker first refused it for a moment, plus one
-	killed  int    // connections that broke while it was under way alone
+	killed  int    // connections that ended for want of its outcome alone
+	err     error  // what the broker said when it refused it for a moment
 }
 
 // window holds the messages without an outcome in the order of their tags. Its
@@ -76,7 +77,7 @@ func (w *window) at(tag uint64) *entry {
 // send marks an entry as sent. A second copy says what it is.
 func (w *window) send(e *entry, now uint64) {
 	w.flying++
-	e.state, e.sentAt = sent, now
+	e.state, e.sentAt, e.err = sent, now, nil
 	e.item.M.Resent = e.copies > 0
 	e.tries++
 	e.copies++
