@@ -134,14 +134,17 @@ func permissionFinding(p place, err error) *transport.Finding {
 
 // driftFinding is the finding for a place that differs.
 func driftFinding(p place, line string) *transport.Finding {
-	code := transport.CodeQueueDrift
-	if p.what == "exchange" {
+	code, fix := transport.CodeQueueDrift, "ask for what is there, or use DeclareAdopt; arguments of a queue cannot be changed, only a new queue has others"
+	switch {
+	case p.what == "exchange":
 		code = transport.CodeExchangeDrift
+	case strings.HasPrefix(line, "durable:"):
+		fix = "a restart of the broker forgets this queue, and RabbitMQ 4.3 makes no such queue any more: delete it and let it be declared durable, with x-expires and x-message-ttl in Arguments where it may go; or use DeclareAdopt"
 	}
 	return &transport.Finding{
 		Code: code, Level: transport.LevelError,
 		Fact: fmt.Sprintf("the %s %s differs from what is asked for", p.what, p.name),
-		Fix:  "ask for what is there, or use DeclareAdopt; arguments of a queue cannot be changed, only a new queue has others",
+		Fix:  fix,
 		Diff: []string{line},
 	}
 }
