@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
@@ -122,7 +123,10 @@ type Want struct {
 }
 
 // Window is how many messages a receiver may have taken and not yet settled.
-func (w Want) Window() int { return max(w.Concurrency, 1) + max(w.Prefetch, 0) }
+func (w Want) Window() int {
+	handled := max(w.Concurrency, 1)
+	return handled + min(max(w.Prefetch, 0), math.MaxInt-handled)
+}
 
 // Report says what Provision did.
 type Report struct {
