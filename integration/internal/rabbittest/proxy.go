@@ -21,6 +21,7 @@ type Proxy struct {
 	refuse bool
 	closed bool
 	thaw   chan struct{} // not nil while frozen: closed when it ends
+	mute   bool          // frozen is only what the broker says
 }
 
 // NewProxy starts a proxy in front of the broker. It ends with the test.
@@ -59,11 +60,16 @@ func (p *Proxy) Refuse(refuse bool) {
 
 // Freeze makes the proxy pass nothing on, with its connections open, as a network
 // that swallows packets does, until the returned function is called.
-func (p *Proxy) Freeze() (thaw func()) {
+func (p *Proxy) Freeze() (thaw func()) { return p.freeze(false) }
+
+// Mute is Freeze for what the broker says alone: it is told everything.
+func (p *Proxy) Mute() (thaw func()) { return p.freeze(true) }
+
+func (p *Proxy) freeze(mute bool) (thaw func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ch := make(chan struct{})
-	p.thaw = ch
+	p.thaw, p.mute = ch, mute
 	return sync.OnceFunc(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -74,22 +80,27 @@ func (p *Proxy) Freeze() (thaw func()) {
 	})
 }
 
-// frozen returns a channel to wait for, or nil.
-func (p *Proxy) frozen() <-chan struct{} {
+// frozen returns a channel that what the broker or its client says waits for, or
+// nil.
+func (p *Proxy) frozen(broker bool) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.mute && !broker {
+		return nil
+	}
 	return p.thaw
 }
 
 // cold is a reader that waits while the proxy is frozen.
 type cold struct {
-	p *Proxy
-	c net.Conn
+	p      *Proxy
+	c      net.Conn
+	broker bool // c is the broker's
 }
 
 func (r cold) Read(b []byte) (int, error) {
 	n, err := r.c.Read(b)
-	if thaw := r.p.frozen(); thaw != nil {
+	if thaw := r.p.frozen(r.broker); thaw != nil {
 		<-thaw
 	}
 	return n, err
@@ -134,7 +145,7 @@ func (p *Proxy) join(client net.Conn) {
 	var wg sync.WaitGroup
 	for _, pair := range [][2]net.Conn{{client, broker}, {broker, client}} {
 		wg.Go(func() {
-			_, _ = io.Copy(pair[0], cold{p, pair[1]}) // it ends when either end is closed
+			_, _ = io.Copy(pair[0], cold{p, pair[1], pair[1] == broker}) // it ends when either end is closed
 			_ = pair[0].Close()
 			_ = pair[1].Close()
 		})
