@@ -84,6 +84,7 @@ func (p *Puller[T]) hand(ctx context.Context, m *Message[T]) error {
 	case <-stop:
 		return engine.ErrUnseen
 	case <-ctx.Done():
+		p.missed()
 		return engine.ErrUnseen
 	}
 	select {
@@ -132,6 +133,15 @@ func (p *Puller[T]) demandLocked() {
 			return // as many as may be in hand are asked for
 		}
 	}
+}
+
+// missed is for a message that goes back because nobody took it: whoever asks next
+// asks anew.
+func (p *Puller[T]) missed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open--
+	p.demandLocked()
 }
 
 // answer is for a call of Next that returns.

@@ -78,6 +78,29 @@ func TestAMessageThatComesTooLateForItsCallerWaitsForTheNextOne(t *testing.T) {
 	})
 }
 
+func TestAMessageThatNobodyTookInTimeIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	promise(t, func(t *testing.T, w *world) {
+		p := holdfast.Pull[string](w.app, w.queue("orders"), holdfast.Timeout(10*time.Second), holdfast.MaxLease(20*time.Second))
+		w.run()
+		for _, id := range []string{"a", "b", "c"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, err := p.Next(ctx)
+			check.ErrorIs(t, err, context.DeadlineExceeded)
+			cancel()
+			w.publish(id)
+			w.pass(time.Minute) // it was fetched, held until its time was over, and given back
+			check.Equal(t, w.b.Stats("orders").Leased, 0)
+			m, err := p.Next(t.Context())
+			check.NoError(t, err)
+			check.Equal(t, []any{m.Body, m.Attempt}, []any{id, 1})
+			check.NoError(t, m.Done(nil))
+			w.pass(time.Second)
+			w.idle()
+		}
+	})
+}
+
 func TestAPulledMessageTimesOut(t *testing.T) {
 	t.Parallel()
 	promise(t, func(t *testing.T, w *world) {
