@@ -17,11 +17,12 @@ type Puller[T any] struct {
 	*Subscription
 	out chan *Pulled[T]
 
-	mu      sync.Mutex // guards what follows
-	asking  int        // calls of Next that wait
-	open    int        // messages that were asked for and have not come
-	stop    <-chan struct{}
-	demands chan struct{} // one for each open message that no worker waits for yet
+	mu     sync.Mutex // guards what follows
+	asking int        // calls of Next that wait
+	busy   int        // workers that were let go for a message and have not come back
+	taken  int        // messages that were handed out and have no outcome
+	idle   []chan struct{}
+	stop   <-chan struct{}
 }
 
 // Pulled is a message that was asked for. Done settles it.
@@ -42,8 +43,9 @@ type Pulled[T any] struct {
 // one by default, is how many may be in hand at once. Its lease is extended, and
 // its Timeout runs, from the moment it is handed out until Done. A message that
 // came too late for its caller waits for the next call, and goes back uncharged
-// when the subscription stops. The options are those of Handle; AckFirst is
-// refused, for it would lose such a message.
+// when its time is over or the subscription stops. With OrderBy as many messages as
+// may be in hand are fetched before anybody asks. The options are those of Handle;
+// AckFirst is refused, for it would lose such a message.
 func Pull[T any](on Registrar, src Source, opts ...Option) *Puller[T] {
 	p := &Puller[T]{out: make(chan *Pulled[T])}
 	p.Subscription = Handle(on, src, p.hand, opts...)
@@ -54,21 +56,48 @@ func Pull[T any](on Registrar, src Source, opts ...Option) *Puller[T] {
 	if !set.prefetchSet {
 		set.prefetch, set.prefetchSet = 0, true
 	}
-	p.demands = make(chan struct{}, max(set.concurrency, 1))
-	p.demand = p.awaitDemand
+	p.demand, p.met = p.awaitDemand, p.comeBack
 	return p
 }
 
-// awaitDemand is what a worker waits for before it takes a message.
+// awaitDemand is what a worker waits for before it takes a message. What is
+// ordered by key comes as it comes: who waits for a message behind another one
+// would hold up all.
 func (p *Puller[T]) awaitDemand(stop context.Context) bool {
 	p.mu.Lock()
 	p.stop = stop.Done()
+	if p.settings.orderBy != nil {
+		p.mu.Unlock()
+		return true
+	}
+	turn := make(chan struct{})
+	p.idle = append(p.idle, turn)
+	p.demandLocked()
 	p.mu.Unlock()
 	select {
-	case <-p.demands:
+	case <-turn:
 		return true
 	case <-stop.Done():
-		return false
+		return false // for good: nobody is counted any longer
+	}
+}
+
+// comeBack is for a worker that is done with its message, whatever became of it.
+func (p *Puller[T]) comeBack() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy--
+	p.demandLocked()
+}
+
+// demandLocked lets workers go while more calls wait than messages are on their
+// way. One that has its outcome is on its way as well: it may be tried again.
+func (p *Puller[T]) demandLocked() {
+	for len(p.idle) > 0 && p.asking > p.busy-p.taken {
+		p.busy++
+		close(p.idle[0])
+		p.idle[0] = nil
+		p.idle = p.idle[1:]
 	}
 }
 
@@ -84,9 +113,9 @@ func (p *Puller[T]) hand(ctx context.Context, m *Message[T]) error {
 	case <-stop:
 		return engine.ErrUnseen
 	case <-ctx.Done():
-		p.missed()
 		return engine.ErrUnseen
 	}
+	defer p.give()
 	select {
 	case err := <-pulled.result:
 		return err
@@ -115,32 +144,12 @@ func (p *Puller[T]) Next(ctx context.Context) (*Pulled[T], error) {
 	}
 }
 
-// ask makes a worker take a message, unless one is on its way that nobody waits
-// for any more.
+// ask makes a worker take a message, unless one is on its way that nobody else
+// waits for.
 func (p *Puller[T]) ask() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asking++
-	p.demandLocked()
-}
-
-func (p *Puller[T]) demandLocked() {
-	for p.open < p.asking {
-		select {
-		case p.demands <- struct{}{}:
-			p.open++
-		default:
-			return // as many as may be in hand are asked for
-		}
-	}
-}
-
-// missed is for a message that goes back because nobody took it: whoever asks next
-// asks anew.
-func (p *Puller[T]) missed() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.open--
 	p.demandLocked()
 }
 
@@ -150,9 +159,16 @@ func (p *Puller[T]) answer(got bool) {
 	defer p.mu.Unlock()
 	p.asking--
 	if got {
-		p.open--
+		p.taken++
 	}
 	p.demandLocked()
+}
+
+// give is for a message that was handed out and has its outcome.
+func (p *Puller[T]) give() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken--
 }
 
 // All yields messages until ctx ends, the subscription ends or the loop is left.

@@ -22,6 +22,7 @@ type Subscription struct {
 	settings settings
 	newTask  func(engine.Attempt) engine.Task
 	demand   func(stop context.Context) bool // see Pull
+	met      func()                          // see Pull
 	gone     chan struct{}                   // closed when it ran and has ended
 
 	// Guarded by App.mu.
@@ -379,7 +380,7 @@ func (s *Subscription) build() *engine.Subscription {
 	p := s.plan()
 	cfg := engine.Config{
 		Name: s.name, App: s.app.cfg.Name, Source: s.source, Want: p.want, Policy: p.policy,
-		NewTask: s.newTask, Demand: s.demand, Timeout: s.settings.timeout, MaxLease: s.maxLease(),
+		NewTask: s.newTask, Demand: s.demand, Met: s.met, Timeout: s.settings.timeout, MaxLease: s.maxLease(),
 		OrderBy: s.settings.orderBy, DeadLetters: p.store,
 		Counts: s.settings.counts, CountExpiry: s.expiry(p.policy),
 		Observe: s.app.observer(), Logger: s.app.cfg.Logger,

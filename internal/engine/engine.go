@@ -54,9 +54,12 @@ type Config struct {
 	// Compensate runs after a failed handler of AckAlways, before the ack.
 	Compensate func(ctx context.Context, a Attempt, cause error) error
 	// Demand waits until somebody asks for a message; false means that the stop
-	// came first. A worker calls it before it takes one. Nil if messages are taken
-	// as they come; it does not govern what OrderBy dispatches.
+	// came first. A worker calls it before it takes one, or with OrderBy the
+	// dispatcher. Nil if messages are taken as they come.
 	Demand func(stop context.Context) bool
+	// Met tells that the worker for whom Demand was true is done with its message,
+	// whatever became of that. It is not called with OrderBy. Nil with Demand.
+	Met func()
 	// Counts is where attempts are counted before they start; nil to go by what
 	// the broker counts. Policy.Counted is set with it.
 	Counts transport.CountStore

@@ -27,6 +27,7 @@ type worker struct {
 	own     judgement     // of the delivery in hand, unless a lane has it; the worker's own
 	estate  *estate       // what it takes over when it starts
 	lost    atomic.Bool   // the lease of the delivery is lost
+	owing   atomic.Bool   // it has a message that somebody asked for
 
 	mu        sync.Mutex // guards what follows
 	delivery  transport.Delivery
@@ -112,6 +113,7 @@ func (w *worker) depart(returned bool) {
 	w.mu.Unlock()
 	w.s.retire(w)
 	w.endAlone()
+	w.met()
 	switch {
 	case !abandoned:
 		if !returned {
@@ -145,10 +147,23 @@ func (w *worker) bequeath() *estate {
 func (w *worker) runPlain() {
 	for {
 		d := w.p.receive()
-		if d == nil || !w.handle(d) {
+		if d == nil {
 			return
 		}
+		w.owing.Store(true)
+		if !w.handle(d) {
+			return
+		}
+		w.met()
 		w.pauseUncounted()
+	}
+}
+
+// met tells, once, that whoever asked for the message need not wait for this
+// worker any more.
+func (w *worker) met() {
+	if w.s.cfg.Met != nil && w.owing.Swap(false) {
+		w.s.cfg.Met()
 	}
 }
 
@@ -463,6 +478,7 @@ func (w *worker) abandonLocked() {
 		err.After = time.Since(w.started).Round(time.Second)
 	}
 	w.mu.Unlock()
+	w.met()
 
 	var hung int
 	hung, e.last = w.p.hang()
