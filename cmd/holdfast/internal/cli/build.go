@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/config"
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/exechandler"
@@ -151,7 +153,20 @@ func sourceOf(ctx context.Context, s config.Subscription, d *dialer) (holdfast.S
 	return js.Consumer(jetstream.ConsumerConfig{
 		Stream: s.From.Stream, Subjects: s.From.Subjects, Durable: s.From.Durable,
 		Start: startOf(s.From.Start), Mode: modeOf(s.From.Mode),
+		Ordered: s.From.Ordered, Consumer: consumerOf(s.From),
 	}), nil
+}
+
+// consumerOf is what a file says of a consumer besides.
+func consumerOf(f config.From) *natsjs.ConsumerConfig {
+	cfg := &natsjs.ConsumerConfig{}
+	if f.Original {
+		cfg.ReplayPolicy = natsjs.ReplayOriginalPolicy
+	}
+	if !f.Pause.IsZero() {
+		cfg.PauseUntil = &f.Pause
+	}
+	return cfg
 }
 
 // queueOf says in the words of the transport what a file says of a queue.
@@ -198,7 +213,7 @@ func startOf(s config.Start) jetstream.StartPolicy {
 		return jetstream.StartNew()
 	case config.StartLast:
 		return jetstream.StartLast()
-	case config.StartCurrent:
+	case config.StartCurrent, config.StartEach:
 		return jetstream.StartLastPerSubject()
 	case config.StartSequence:
 		return jetstream.StartSequence(s.Sequence)
@@ -240,6 +255,8 @@ func options(s config.Subscription) []holdfast.Option {
 		opts = append(opts, holdfast.Retry{Attempts: 1}) // a stream gives nothing back
 	}
 	switch {
+	case s.DeadLetter == nil && s.From.Ordered: // it can have none
+		opts = append(opts, holdfast.NoDeadLetter())
 	case s.DeadLetter == nil:
 	case *s.DeadLetter:
 		opts = append(opts, holdfast.DeadLetter())

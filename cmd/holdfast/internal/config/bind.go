@@ -102,6 +102,7 @@ func (w *walker) subscription(v *value, seen map[string]*value) Subscription {
 	s.OrderBy = orderBy(v.get("order_by").str())
 	w.coreLimits(v)
 	w.streamLimits(v, s)
+	w.orderedLimits(v, s)
 	return s
 }
 
@@ -189,7 +190,10 @@ func (w *walker) from(v *value, name string) From {
 	f.Start = w.start(v.get("start"))
 	w.watchStart(v, f)
 	f.Queue = w.queue(v)
-	if f.JetStream() && f.Durable == "" {
+	f.Original = v.get("replay").str() == "original"
+	f.Pause = w.pause(v.get("pause"))
+	f.Ordered = v.is("ordered")
+	if f.JetStream() && f.Durable == "" && !f.Ordered {
 		f.Durable = name
 	}
 	if f.JetStream() && f.Mode == "" {
@@ -252,14 +256,48 @@ func (w *walker) start(v *value) Start {
 	return s
 }
 
+// pause reads until when a consumer is made paused.
+func (w *walker) pause(v *value) time.Time {
+	if v.str() == "" {
+		return time.Time{}
+	}
+	at, err := time.Parse(time.RFC3339, v.str())
+	if err != nil {
+		w.fault(v.node, CodeValue, "write "+pauseWords, "pause: %q is not a time with its zone", v.text)
+	}
+	return at
+}
+
+// orderedLimits refuses what a source that is read in order cannot keep.
+func (w *walker) orderedLimits(v *value, s Subscription) {
+	from := v.get("from")
+	if !s.From.Ordered {
+		return
+	}
+	refuse := func(of *value, key string, not bool, hint, fact string) {
+		if not && of.has(key) {
+			w.fault(of.fields[key].key, CodeContradicts, hint, "ordered: true, and %s", fact)
+		}
+	}
+	refuse(from, "durable", true, "remove durable, or ordered", "a durable: an ordered consumer begins anew with every start of the program")
+	refuse(from, "pause", true, "remove pause, or ordered", "a pause: an ordered consumer is this program's own")
+	refuse(v, "dead_letter", s.DeadLetter != nil && *s.DeadLetter, "remove dead_letter, or ordered", "dead letters: nobody takes a redriven message in its place")
+	refuse(v, "concurrency", s.Concurrency > 1 && s.OrderBy.By == "", "write concurrency: 1, or add order_by", "several handlers at once, which cannot keep the order")
+	if !from.has("start") {
+		w.fault(from.node, CodeMissing, "add \"start\": all begins with what the stream holds, last-per-subject with the last message of each subject", "the source is ordered and has no \"start\"")
+	}
+}
+
 // watchStart refuses starts that fit a stream and not a watch, or the reverse.
 func (w *walker) watchStart(v *value, f From) {
 	start := v.get("start")
 	switch watch := f.KV != "" || f.Object != ""; {
 	case watch && f.Start.Kind == StartLast:
 		w.fault(start.node, CodeValue, "write current: the last revision of each key", "start: last is the last message of a stream, and this is a watch of many keys")
+	case watch && f.Start.Kind == StartEach:
+		w.fault(start.node, CodeValue, "write current: it is the same of keys", "start: last-per-subject is for a stream, and this is a watch")
 	case !watch && f.Start.Kind == StartCurrent:
-		w.fault(start.node, CodeValue, "write all, new or last; current is for kv and object", "start: current is for a watch, and this is none")
+		w.fault(start.node, CodeValue, "write all, new, last or last-per-subject; current is for kv and object", "start: current is for a watch, and this is none")
 	}
 }
 

@@ -58,9 +58,12 @@ type From struct {
 	KV       string
 	Keys     []string // patterns of KV; empty: all
 	Object   string
-	Durable  string // never empty on JetStream: the subscription's name by default
+	Durable  string // empty on JetStream where Ordered: the subscription's name by default
 	Start    Start
 	Mode     string // "verify", "ensure" or "update"
+	Ordered  bool   // without a durable
+	Original bool   // replayed at original speed
+	Pause    time.Time
 
 	Subject string
 	Group   string
@@ -131,6 +134,7 @@ const (
 	StartNew      StartKind = "new"
 	StartLast     StartKind = "last"
 	StartCurrent  StartKind = "current" // the last of each key, for watches
+	StartEach     StartKind = "last-per-subject"
 	StartSequence StartKind = "sequence"
 	StartTime     StartKind = "time"
 )

@@ -63,8 +63,10 @@ const (
 	durableWord = "no spaces, '.', '*', '>', '/' or '\\'"
 	subjectForm = `^[^\s.]+(\.[^\s.]+)*$`
 	subjectWord = "tokens between dots, without spaces; '*' stands for one token, '>' for the rest"
-	startForm   = `^(all|new|last|current|sequence:[1-9][0-9]{0,18}|time:[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$`
-	startWords  = "all, new, last, current (of a watch), sequence:N, or time:2026-01-31T12:00:00Z"
+	startForm   = `^(all|new|last|current|last-per-subject|sequence:[1-9][0-9]{0,18}|time:[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$`
+	startWords  = "all, new, last, last-per-subject, current (of a watch), sequence:N, or time:2026-01-31T12:00:00Z"
+	pauseForm   = `^[0-9]{4}-[0-9]{2}-[0-9]{2}T.+$`
+	pauseWords  = "a time with its zone, 2026-01-31T12:00:00Z"
 	orderForm   = `^(key|subject|header:[^\s:]+)$`
 	orderWords  = "key, subject, or header:NAME"
 	brokerForm  = `^(nats|tls|ws|wss|amqp|amqps)://[^\s]+$`
@@ -106,6 +108,9 @@ func fromShape() *shape {
 		{name: "object", shape: &shape{kind: text, form: nameForm, forms: nameWords, sample: "files", doc: "The object store whose changes are handled: the body is what is known of the object, as JSON."}},
 		{name: "durable", shape: &shape{kind: text, form: durableForm, forms: durableWord, sample: "orders", doc: "The durable consumer. Default: the name of the subscription."}},
 		{name: "start", shape: &shape{kind: text, form: startForm, forms: startWords, sample: "all", doc: "Where a new consumer starts. An existing one goes on where it stood. A watch takes new, current (the last revision of each key) or all (with history)."}},
+		{name: "ordered", shape: &shape{kind: boolean, sample: "true", doc: "Read the stream in order and without acks, from start with every start of the program: for replays and read models. It has no durable, no dead letters, and one handler at a time, or order_by."}},
+		{name: "replay", shape: &shape{kind: text, enum: []string{"instant", "original"}, sample: "original", doc: "instant (default): as fast as messages are handled. original: with the pauses they were stored with."}},
+		{name: "pause", shape: &shape{kind: text, form: pauseForm, forms: pauseWords, sample: "2026-01-31T12:00:00Z", doc: "A consumer that is made hands out nothing before this time. One that is there is left as it is. It needs nats-server 2.11."}},
 		{name: "mode", shape: &shape{kind: text, enum: []string{"verify", "ensure", "update"}, sample: "ensure", doc: "verify: create nothing. ensure (default): create what is missing. update: also change what differs."}},
 		{name: "subject", shape: subjectShape()},
 		{name: "group", shape: &shape{kind: text, form: `^\S+$`, forms: "no spaces", sample: "workers", doc: "The queue group on core NATS: each message goes to one member."}},

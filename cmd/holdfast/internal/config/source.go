@@ -25,7 +25,7 @@ func sourceKinds() []sourceKind {
 		queue.keys = append(queue.keys, f.name)
 	}
 	return []sourceKind{
-		{"JetStream", FamilyNATS, "stream", []string{"stream", "subjects", "durable", "start", "mode"}, "stream: ORDERS"},
+		{"JetStream", FamilyNATS, "stream", []string{"stream", "subjects", "durable", "start", "mode", "ordered", "replay", "pause"}, "stream: ORDERS"},
 		{"a watch of a bucket", FamilyNATS, "kv", []string{"kv", "keys"}, "kv: prices"},
 		{"a watch of an object store", FamilyNATS, "object", []string{"object"}, "object: files"},
 		{"core NATS", FamilyNATS, "subject", []string{"subject", "group"}, "subject: orders.placed"},
@@ -39,7 +39,7 @@ func (w *walker) oneSource(v *value) {
 	var said, more *yaml.Node
 	for _, k := range sourceKinds() {
 		if k.key == "stream" && (v.has("kv") || v.has("object")) {
-			k.keys = []string{"stream", "subjects"} // the others fit a watch as well
+			k.keys = []string{"stream", "subjects", "ordered", "replay", "pause"} // the others fit a watch as well
 		}
 		key := first(v, k.keys...)
 		switch {
