@@ -131,7 +131,7 @@ func TestRabbitMQPermissionIsRevokedWhileConsumingAndPublishing(t *testing.T) {
 }
 
 // A check finds that the dead-letter exchange routes nowhere, before anything is
-// made, and leaves nothing behind where it routes.
+// made, and leaves nothing behind where it routes. Trap 82: before the start.
 func TestRabbitMQCheckFindsADeadLetterExchangeThatRoutesNowhere(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))

@@ -44,7 +44,7 @@ func TestRabbitMQClusterLosesNothingWhenANodeIsKilled(t *testing.T) {
 	t.Run("trap 61: quorum is lost", func(t *testing.T) { quorumLost(t, w, nodes) })
 }
 
-// classicNodeDown: a message for a classic queue whose node is down is never
+// classicNodeDown: Trap 60. A message for a classic queue whose node is down is never
 // reported as stored; what the queue holds is there when the node is back.
 func classicNodeDown(t *testing.T, w *rabbitWorld, nodes []*rabbittest.Broker) {
 	const name = "classic"
@@ -83,7 +83,7 @@ func classicNodeDown(t *testing.T, w *rabbitWorld, nodes []*rabbittest.Broker) {
 	at.shut(rx)
 }
 
-// quorumLost: with two of three nodes down a publish ends in doubt when its time
+// quorumLost: Trap 61. With two of three nodes down a publish ends in doubt when its time
 // is over, and never as stored; with one of them back it is stored.
 func quorumLost(t *testing.T, w *rabbitWorld, nodes []*rabbittest.Broker) {
 	at := &rabbitWorld{TB: t, b: nodes[0], rmq: w.rmq, name: "quorum"}

@@ -17,7 +17,7 @@ import (
 )
 
 // A handler that finishes after a reconnect must not settle somebody else's
-// message, which has the same delivery tag on the new channel.
+// message, which has the same delivery tag on the new channel. Trap 66.
 func TestRabbitMQLateSettleNeverReachesAnotherMessage(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -43,6 +43,7 @@ func TestRabbitMQLateSettleNeverReachesAnotherMessage(t *testing.T) {
 	}
 }
 
+// Trap 67.
 func TestRabbitMQSecondSettleLeavesTheChannelAlive(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -62,7 +63,7 @@ func TestRabbitMQSecondSettleLeavesTheChannelAlive(t *testing.T) {
 }
 
 // The retry copy goes to the queue that failed and to no other, with every
-// property and every header as it was.
+// property and every header as it was. Trap 78. Trap 79.
 func TestRabbitMQRetryCopyIsTheMessageItself(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -123,7 +124,7 @@ func TestRabbitMQRetryCopyIsTheMessageItself(t *testing.T) {
 }
 
 // Delays keep each other up no longer than their rung is long, and nothing comes
-// early.
+// early. Trap 80.
 func TestRabbitMQDelaysAreKeptApart(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -184,6 +185,7 @@ func TestRabbitMQLongDelayTakesTheLastRungRepeatedly(t *testing.T) {
 }
 
 // A queue that is deleted while it is consumed is made again where it is ours.
+// Trap 70.
 func TestRabbitMQDeletedQueueIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -213,6 +215,7 @@ func TestRabbitMQDeletedQueueIsMadeAgain(t *testing.T) {
 }
 
 // A queue of somebody else is not declared, and the receiver waits for it.
+// Trap 70: of somebody else.
 func TestRabbitMQAdoptedQueueIsNeverDeclared(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -299,7 +302,7 @@ func TestRabbitMQClassicQueueCountsCrashes(t *testing.T) {
 	}
 }
 
-// With a delivery limit a message that is given back keeps its place.
+// With a delivery limit a message that is given back keeps its place. Trap 85.
 func TestRabbitMQGivenBackAtTheHead(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -333,7 +336,7 @@ func TestRabbitMQGivenBackAtTheHead(t *testing.T) {
 	}
 }
 
-// What differs is told as a difference, and costs no consumer its channel.
+// What differs is told as a difference, and costs no consumer its channel. Trap 86.
 func TestRabbitMQDriftIsADiffAndHurtsNobody(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -413,6 +416,7 @@ func TestRabbitMQUnknownExchangeTypeHurtsNobody(t *testing.T) {
 }
 
 // Closing right after the last ack of a quorum queue brings nothing back.
+// Trap 88: the acks that are under way.
 func TestRabbitMQStopAfterTheLastAckBringsNothingBack(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -453,7 +457,7 @@ func TestRabbitMQStopAfterTheLastAckBringsNothingBack(t *testing.T) {
 }
 
 // What was handed out before a Close is settled after it, on a connection under
-// load: nothing of it comes back.
+// load: nothing of it comes back. Trap 88.
 func TestRabbitMQHandlersFinishAfterCloseAndNothingComesTwice(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -487,7 +491,7 @@ func TestRabbitMQHandlersFinishAfterCloseAndNothingComesTwice(t *testing.T) {
 }
 
 // An exclusive consumer whose connection was cut waits until the broker has let
-// go of the old one.
+// go of the old one. Trap 87.
 func TestRabbitMQExclusiveConsumerComesBack(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))

@@ -81,7 +81,7 @@ func (s *strategyTrial) stories() string {
 	return b.String()
 }
 
-// TestRabbitMQDeathBetweenCopyAndAckLeavesTwoMarkedCopies: trap 77. Where a
+// TestRabbitMQDeathBetweenCopyAndAckLeavesTwoMarkedCopies: Trap 77. Where a
 // process dies after its retry copy was confirmed and before the original was
 // acked, there are two messages: under one ID, each with the number of its
 // attempt, and the copy says what it is a copy of.

@@ -150,7 +150,7 @@ func TestRabbitMQLookingWearsNothingOut(t *testing.T) {
 }
 
 // A dead letter that cannot be stored is an error that says what is missing, and
-// the message is still there.
+// the message is still there. Trap 84: what the transport says.
 func TestRabbitMQBurialWithoutAQueueIsAnError(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))

@@ -210,7 +210,7 @@ func (w *rabbitWorld) receiveAck(rx transport.Receiver) string {
 
 // A memory alarm: publishers wait and are told why, consumers go on, nothing
 // accepted is lost, a connection that is cut meanwhile comes back, and Close
-// returns.
+// returns. Trap 55.
 func TestRabbitMQAlarmBlocksPublishersOnly(t *testing.T) {
 	t.Parallel()
 	b := rabbittest.Start(t, "")
@@ -360,7 +360,7 @@ func TestRabbitMQTriesItsURLsInTurn(t *testing.T) {
 }
 
 // A delivery that is held for longer than the broker allows costs its own
-// subscription its channel and no other, is told by name, and comes again.
+// subscription its channel and no other, is told by name, and comes again. Trap 68.
 func TestRabbitMQConsumerTimeoutHurtsNobodyElse(t *testing.T) {
 	t.Parallel()
 	b := rabbittest.Start(t, "[{rabbit, [{consumer_timeout, 1500}, {channel_tick_interval, 300}]}].")

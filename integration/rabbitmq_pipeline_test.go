@@ -100,7 +100,7 @@ func TestRabbitMQPipelineMatchesReturnsToTheirMessages(t *testing.T) {
 }
 
 // An exchange that is not there costs nobody else anything; one that goes while
-// messages are under way costs those a second copy at most.
+// messages are under way costs those a second copy at most. Trap 52: in a row.
 func TestRabbitMQPipelineSurvivesAMissingExchange(t *testing.T) {
 	t.Parallel()
 	for _, deleted := range []bool{false, true} {
@@ -155,6 +155,7 @@ func TestRabbitMQPipelineSurvivesAMissingExchange(t *testing.T) {
 
 // What the broker refuses for what it is ends the channel. It is found out when
 // what was under way with it is sent again one by one.
+// Trap 64: whatever the server refuses a message for.
 func TestRabbitMQPipelineFindsThePoisonMessage(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -183,6 +184,7 @@ func TestRabbitMQPipelineFindsThePoisonMessage(t *testing.T) {
 	}
 }
 
+// Trap 59: in a row.
 func TestRabbitMQPipelineTellsThatAQueueIsFull(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -211,6 +213,7 @@ func TestRabbitMQPipelineTellsThatAQueueIsFull(t *testing.T) {
 }
 
 // What can be seen before it is sent is refused by Send, and the pipeline goes on.
+// Trap 65: in a row.
 func TestRabbitMQPipelineRefusesBeforeItSends(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t), rabbitmq.WithMaxMessageSize(1000))

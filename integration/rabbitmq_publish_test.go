@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast-go/holdfast/transport"
 )
 
+// Trap 50. Trap 51: with many in flight.
 func TestRabbitMQPublishThatIsReturnedIsNeverASuccess(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -50,7 +51,7 @@ func TestRabbitMQPublishThatIsReturnedIsNeverASuccess(t *testing.T) {
 }
 
 // One publish to a missing exchange, among good ones on the same connection,
-// fails alone; also when the exchange was there before.
+// fails alone; also when the exchange was there before. Trap 52.
 func TestRabbitMQPublishToAMissingExchangeFailsAlone(t *testing.T) {
 	t.Parallel()
 	for _, deleted := range []bool{false, true} {
@@ -101,6 +102,7 @@ func TestRabbitMQPublishToAMissingExchangeFailsAlone(t *testing.T) {
 	}
 }
 
+// Trap 59.
 func TestRabbitMQFullQueueIsTemporary(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -116,6 +118,7 @@ func TestRabbitMQFullQueueIsTemporary(t *testing.T) {
 	}
 }
 
+// Trap 65.
 func TestRabbitMQLargeMessagesAndHeadersArriveWhole(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -185,7 +188,7 @@ func TestRabbitMQPoisonPublishFailsAlone(t *testing.T) {
 }
 
 // A network that swallows everything: no publish is reported as stored, and once
-// the heartbeat has found out, publishing goes on.
+// the heartbeat has found out, publishing goes on. Trap 62.
 func TestRabbitMQHalfOpenConnectionIsFoundOut(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t), rabbitmq.WithHeartbeat(time.Second), rabbitmq.WithConfirmTimeout(2*time.Second))
@@ -205,6 +208,7 @@ func TestRabbitMQHalfOpenConnectionIsFoundOut(t *testing.T) {
 	})
 }
 
+// Trap 58.
 func TestRabbitMQDeclaringUnderLoadDisturbsNoPublish(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))

@@ -229,6 +229,7 @@ var outcomes = map[string]outcome{
 // TestStrategyKilledBetweenItsSteps: whatever step a process dies at, no message
 // is lost, none is handled more often than the page of its strategy says, and
 // what failed ends where the page says.
+// Trap 76: killed at every step. Trap 77: between a copy and its ack.
 func TestStrategyKilledBetweenItsSteps(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)

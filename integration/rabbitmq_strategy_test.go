@@ -242,7 +242,7 @@ func TestBrokerRetriesThatNothingBoundsAreRefused(t *testing.T) {
 
 // TestRejectOnErrorNeedsSomewhereToGo: without an exchange, or with one that
 // routes nowhere, the app does not start; with one that does, what is rejected
-// arrives there as it was.
+// arrives there as it was. Trap 82.
 func TestRejectOnErrorNeedsSomewhereToGo(t *testing.T) {
 	t.Parallel()
 	a := newRabbitApp(t)
@@ -323,6 +323,7 @@ func TestCompensationComesBeforeTheAck(t *testing.T) {
 
 // TestTimeBoundsRetries: Within ends the retries of one message, and the queue's
 // time to live what nobody comes for; neither spins.
+// Trap 81: one of our own is warned of.
 func TestTimeBoundsRetries(t *testing.T) {
 	t.Parallel()
 	a := newRabbitApp(t)

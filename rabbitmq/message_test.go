@@ -72,7 +72,7 @@ func TestAHeaderThatWasEditedIsText(t *testing.T) {
 }
 
 // TestACopyLeavesTheBrokersRecordsBehind: what the broker acts upon or takes for
-// its own does not travel on a retry.
+// its own does not travel on a retry. Trap 75.
 func TestACopyLeavesTheBrokersRecordsBehind(t *testing.T) {
 	t.Parallel()
 	headers := everyValue()
@@ -123,6 +123,7 @@ func TestAMessageWithoutAnIDIsNamedByItsContent(t *testing.T) {
 	}
 }
 
+// Trap 65.
 func TestWhatWouldEndTheChannelIsRefusedBefore(t *testing.T) {
 	t.Parallel()
 	tr := &Transport{set: defaultSettings()}

@@ -3,7 +3,7 @@ package rabbitmq
 import "testing"
 
 // The decisions that depend on the version of the server, for each version that
-// differs in one of them.
+// differs in one of them. Trap 64: the sizes. Trap 73: what costs no count.
 func TestDecisionsFollowTheServerVersion(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -37,6 +37,7 @@ func TestDecisionsFollowTheServerVersion(t *testing.T) {
 }
 
 // What the brokers write on a delivery, by version, and what it means.
+// Trap 73: 4.3 counts what is nacked elsewhere.
 func TestDeliveriesAreNeverUnderCounted(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
