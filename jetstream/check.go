@@ -28,6 +28,7 @@ func (t *Transport) Check(ctx context.Context, src transport.Source, want transp
 	}
 	info := c.stream(ctx)
 	c.consumer(ctx, info)
+	c.schedules(info)
 	if want.DeadLetter {
 		c.dead(ctx, info)
 	}
@@ -99,6 +100,11 @@ func (c *checker) settings() {
 // returns false when nothing more can be asked.
 func (c *checker) account(ctx context.Context) bool {
 	_, err := c.t.accountInfo(ctx)
+	if c.t.inbox.refused() != nil {
+		c.fail(transport.CodePermission, fmt.Sprintf("cannot get answers: the account may not subscribe to %q", c.t.inboxes()),
+			"grant the account this permission, or give the connection another inbox prefix (WithInboxPrefix)")
+		return false
+	}
 	if c.noJetStream(err) {
 		return false
 	}

@@ -38,6 +38,7 @@ func (c *checker) access(ctx context.Context) {
 	if !validName(s.Stream) {
 		return
 	}
+	c.permitted(ctx)
 	if s.Durable != "" && validName(s.Durable) {
 		at := s.Stream + "." + s.Durable
 		c.mayAsk(ctx, c.t.api+"CONSUMER.MSG.NEXT."+at, "take messages")

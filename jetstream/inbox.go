@@ -3,6 +3,7 @@ package jetstream
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 )
@@ -21,6 +22,7 @@ type asker interface {
 // subject. It is safe for concurrent use.
 type inbox struct {
 	prefix string
+	mute   atomic.Pointer[error] // why no answer can come, until the next reconnect
 
 	mu      sync.Mutex // guards what follows; nothing else is locked under it
 	sub     *nats.Subscription
@@ -34,6 +36,7 @@ func newInbox(nc *nats.Conn) *inbox {
 
 // open takes answers from a connection, in place of the one before.
 func (b *inbox) open(nc *nats.Conn) error {
+	b.mute.Store(nil)
 	sub, err := nc.Subscribe(b.prefix+"*", b.receive)
 	if err != nil {
 		return err
@@ -43,6 +46,15 @@ func (b *inbox) open(nc *nats.Conn) error {
 	b.mu.Unlock()
 	// Answers are small and as many as the questions asked; none may be dropped.
 	return sub.SetPendingLimits(-1, -1)
+}
+
+// refused returns why no answer can come: the account may not subscribe to the
+// inbox. Nil, as far as is known.
+func (b *inbox) refused() error {
+	if err := b.mute.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // close takes no more answers.

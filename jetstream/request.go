@@ -45,6 +45,9 @@ func (t *Transport) ask(ctx context.Context, m *nats.Msg, timeout time.Duration)
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
+	if err := t.inbox.refused(); err != nil {
+		return nil, false, err
+	}
 	c := calls.Get().(*call)
 	c.subject = m.Subject
 	token := t.inbox.expect(c)

@@ -24,6 +24,8 @@ type Transport struct {
 	inbox   *inbox
 	pubs    *pubConns                        // the connection of pipelines
 	expires bool                             // the server that was connected first knows a time to live
+	delays  bool                             // and schedules
+	later   schedules                        // the streams that keep messages for later
 	handle  atomic.Pointer[natsjs.JetStream] // on the connection of the moment
 	closed  atomic.Bool
 
@@ -61,6 +63,7 @@ func newTransport(ctx context.Context, conn *natsconn.Conn, set settings) (*Tran
 	}
 	t.pubs = newPubConns(t.nc, conn.Emit)
 	t.expires = serverAtLeast(conn.NATS(), 2, 11, 0)
+	t.delays = serverAtLeast(conn.NATS(), 2, 12, 0)
 	conn.Observe(t.news)
 	if err := conn.Hook(natsconn.Hooks{Prepare: t.prepare, Failed: t.failed}); err != nil {
 		_ = conn.Close(ctx)
@@ -113,6 +116,7 @@ func (t *Transport) Capabilities() transport.Capabilities {
 		Stores:      true,
 		Durable:     true,
 		DeadLetters: true,
+		Schedules:   t.delays,
 		Expires:     t.expires,
 	}
 }
@@ -184,6 +188,7 @@ func (t *Transport) news(e transport.Event) {
 		// The answers to what is under way went to a connection that is gone.
 		t.inbox.fail(errDisconnected, func(string) bool { return true })
 	case transport.Reconnected:
+		t.inbox.mute.Store(nil)
 		t.wakeSupervisors(troubleReconnected)
 	case transport.ConnectionLost:
 		if t.conn.Lost() {
@@ -219,6 +224,9 @@ func (t *Transport) failed(sub *nats.Subscription, err error) {
 func (t *Transport) denied(d natsconn.Denial) {
 	err := d.Cause()
 	mute := d.Verb != natsconn.Publish && strings.HasPrefix(d.Subject, t.inbox.prefix)
+	if mute && d.Verb == natsconn.Subscribe {
+		t.inbox.mute.Store(&err)
+	}
 	t.inbox.fail(err, func(asked string) bool { return mute || asked == d.Subject })
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -32,6 +32,7 @@ func (t *Transport) Check(ctx context.Context, src transport.Source, want transp
 		return nil, &transport.Error{Op: "check", Address: s.cfg.Subject, Kind: transport.Temporary, Err: err}
 	}
 	findings := append(s.denied(want, streams), s.captured(want, streams)...)
+	findings = append(findings, s.mayListen(ctx, want)...)
 	return append(findings, lookupFindings(s.cfg.Subject, want, lookupErr)...), nil
 }
 
