@@ -3,10 +3,12 @@ package holdfast
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/holdfast-go/holdfast/internal/engine"
 	"github.com/holdfast-go/holdfast/recovery"
 )
 
@@ -69,7 +71,8 @@ func (b *Batch[T]) errOf(i int, err error) error {
 // Concurrency is how many batches are handled at once; messages for one batch
 // more are taken meanwhile, and none beyond. A message that cannot be decoded
 // never comes into a batch. The context is that of the first message: it ends when
-// that is out of time. What is published with it is stored before any message of
+// that is out of time, and when it does before the handler was called the batch
+// goes back uncharged. What is published with it is stored before any message of
 // the batch is acked; give it an ID of its own, for a retried message may come in
 // another batch. Everything else is as for Handle.
 func HandleBatch[T any](on Registrar, src Source, limits BatchLimits, handler func(ctx context.Context, b *Batch[T]) error, opts ...Option) *Subscription {
@@ -78,6 +81,12 @@ func HandleBatch[T any](on Registrar, src Source, limits BatchLimits, handler fu
 	}
 	b := &batcher[T]{limits: limits.withDefaults(), handler: handler}
 	s := Handle(on, src, b.handle, opts...)
+	if s.settings.concurrency < 0 {
+		return s // which is refused at start
+	}
+	if limit := s.settings.timeout; limit > 0 && limit <= b.limits.Wait {
+		s.settings.faults = append(s.settings.faults, fmt.Errorf("a batch waits for %v, and with the timeout %v no time would be left to handle it", b.limits.Wait, limit))
+	}
 	side := max(s.settings.concurrency, 1)
 	b.running = make(chan struct{}, side)
 	s.settings.concurrency = (side + 1) * b.limits.Messages
@@ -121,10 +130,19 @@ func (b *batcher[T]) handle(ctx context.Context, m *Message[T]) error {
 	case <-ctx.Done():
 	}
 	wait.Stop()
-	b.running <- struct{}{} // until then others may join
+	select {
+	case b.running <- struct{}{}: // until then others may join
+		defer func() { <-b.running }() // also when the handler ends the goroutine
+	case <-ctx.Done():
+	}
 	b.close(g)
+	if ctx.Err() != nil {
+		// The handler would fail for all of them. Nobody has seen them.
+		g.err = engine.ErrUnseen
+		close(g.done)
+		return g.err
+	}
 	b.run(ctx, g)
-	<-b.running
 	return g.batch.errOf(0, g.err)
 }
 
