@@ -144,6 +144,30 @@ func TestJetStreamNothingReplays(t *testing.T) {
 	}
 }
 
+// Several filters: each start means what they select.
+func TestJetStreamStartsWithSeveralFilters(t *testing.T) {
+	t.Parallel()
+	w := newJSWorld(t)
+	w.storeSix()
+	for name, bodies := range map[string]string{"all": "1 3 4 6", "last": "6", "last-per-subject": "4 6", "sequence": "3 4 6", "time": "4 6"} {
+		for _, s := range w.starts() {
+			if s.name != name {
+				continue
+			}
+			several := func(c *jetstream.ConsumerConfig) {
+				c.Durable, c.Start, c.Subjects = name, s.policy, []string{"orders.a", "orders.c"}
+			}
+			for _, src := range []transport.Source{w.source(several), w.ordered(several, func(c *jetstream.ConsumerConfig) { c.Durable = "" })} {
+				rx := w.started(src, want(1))
+				if got := w.take(rx, len(strings.Fields(bodies))); got != bodies {
+					t.Errorf("%s begins with %q, not %q", src, got, bodies)
+				}
+				w.nothing(rx, 50*time.Millisecond)
+			}
+		}
+	}
+}
+
 // purgeAfter removes what came after the first messages.
 func (w *jsWorld) purgeAfter(seq uint64) {
 	w.Helper()

@@ -2,14 +2,20 @@ package integration_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/integration/internal/oldnats"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
@@ -137,6 +143,57 @@ func TestJetStreamMirrorsSourcesAndRepublishing(t *testing.T) {
 	}
 	if m, err := sub.NextMsg(patience); err != nil || m.Subject != "stored.orders.new.tea" {
 		t.Fatalf("republished: %+v, %v", m, err)
+	}
+}
+
+// A stream of a leaf node mirrors one of the hub by its domain: with a transport
+// in the leaf's domain, with one behind its API prefix and with one on the leaf.
+func TestJetStreamDomainsOfMirrors(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp4", "127.0.0.1:0") // a port nobody listens on
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close()
+	hub := newJSWorld(t, natstest.WithOptions(func(o *server.Options) {
+		o.ServerName, o.JetStreamDomain = "hub", "hub"
+		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", port
+	}))
+	w := newJSWorld(t, natstest.WithOptions(func(o *server.Options) {
+		o.ServerName, o.JetStreamDomain = "leaf", "leaf"
+		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)}}}}
+	}))
+	hub.stream(natsjs.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+	for i, through := range []struct {
+		at   *jsWorld
+		opts []jetstream.Option
+	}{{at: w}, {hub, []jetstream.Option{jetstream.Domain("leaf")}}, {hub, []jetstream.Option{jetstream.APIPrefix("$JS.leaf.API")}}} {
+		js, _ := w.connect(through.at.server.URL(), through.opts...)
+		mirror := natsjs.StreamConfig{Name: fmt.Sprint("COPY", i), Mirror: &natsjs.StreamSource{Name: "ORDERS", Domain: "hub"}}
+		src := func(mode jetstream.Mode) transport.Source {
+			return js.Consumer(jetstream.ConsumerConfig{StreamConfig: &mirror, Durable: "reader", Start: jetstream.StartNew(), Mode: mode})
+		}
+		w.retry("the leaf is connected", func(ctx context.Context) error {
+			_, err := js.Provision(ctx, src(jetstream.ModeEnsure), want(1))
+			return err
+		})
+		if found, err := js.Check(w.ctx, src(jetstream.ModeVerify), want(1)); err != nil || hasErrors(found) {
+			t.Fatalf("check: %v %s", err, describe(found))
+		}
+		rx, err := js.Open(w.ctx, src(jetstream.ModeVerify), want(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = rx.Close(context.Background()) })
+		if _, err := hub.js.JetStream().Publish(w.ctx, "orders.a", []byte("here")); err != nil {
+			t.Fatal(err)
+		}
+		w.ack(w.receive(rx))
+	}
+	both := w.reading(natsjs.StreamConfig{Name: "BOTH", Mirror: &natsjs.StreamSource{Name: "ORDERS", Domain: "hub", External: &natsjs.ExternalStream{APIPrefix: "$JS.hub.API"}}})
+	if found, err := w.js.Check(w.ctx, both, want(1)); err != nil || len(findings(found, transport.CodeInvalid)) != 1 {
+		t.Fatalf("a domain and an external stream: %v %s", err, describe(found))
 	}
 }
 

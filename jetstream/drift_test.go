@@ -158,3 +158,18 @@ func TestHeadersOnlyAndDeadLettersAreRefused(t *testing.T) {
 	check.Equal(t, refused[0].code, transport.CodeHeadersOnly)
 	check.Equal(t, len(src.refusals(transport.Want{})), 0)
 }
+
+// What a stream says of other subjects and streams cannot be moved with it.
+func TestAPrefixThatWouldBreakAStreamIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, sc := range []natsjs.StreamConfig{
+		{Mirror: &natsjs.StreamSource{Name: "A"}},
+		{Sources: []*natsjs.StreamSource{{Name: "A"}}},
+		{SubjectTransform: &natsjs.SubjectTransformConfig{Source: "a", Destination: "b"}},
+		{RePublish: &natsjs.RePublish{Destination: "b.>"}},
+	} {
+		src := (&Transport{}).Consumer(ConsumerConfig{Stream: "S", StreamConfig: &sc}).(*source)
+		check.Equal(t, len(src.faults()), 0)
+		check.Equal(t, len(src.WithPrefix("eu.").(*source).faults()), 1)
+	}
+}

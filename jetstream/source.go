@@ -260,13 +260,21 @@ func (s *source) WithPrefix(prefix string) transport.Source {
 		cfg.Durable = name + cfg.Durable
 	}
 	cfg.Subjects = prefixed(prefix, s.written())
+	var fault string
 	if cfg.StreamConfig != nil {
 		sc := *cfg.StreamConfig
 		sc.Name = cfg.Stream
 		sc.Subjects = prefixed(prefix, sc.Subjects)
 		cfg.StreamConfig = &sc
+		if sc.Mirror != nil || len(sc.Sources) > 0 || sc.SubjectTransform != nil || sc.RePublish != nil {
+			fault = "a stream with a mirror, sources, a subject transform or republishing cannot be put under the prefix " + quote(prefix) + ": what they name stays as it is"
+		}
 	}
-	return s.t.source(cfg)
+	moved := s.t.source(cfg)
+	if fault != "" {
+		moved.unread = append(moved.unread, fault)
+	}
+	return moved
 }
 
 // written are the subjects as they were written, parameters included.
@@ -321,6 +329,13 @@ func (s *source) faults() []string {
 	}
 	if s.cfg.StreamConfig != nil && s.cfg.StreamConfig.Name != "" && s.cfg.StreamConfig.Name != s.cfg.Stream {
 		add("StreamConfig names the stream " + quote(s.cfg.StreamConfig.Name) + " and Stream " + quote(s.cfg.Stream))
+	}
+	if sc := s.cfg.StreamConfig; sc != nil {
+		for _, from := range append([]*natsjs.StreamSource{sc.Mirror}, sc.Sources...) {
+			if from != nil && from.Domain != "" && from.External != nil {
+				add("the mirror or source " + quote(from.Name) + " has a Domain and External")
+			}
+		}
 	}
 	if s.cfg.AckWait < 0 || s.cfg.MaxAckPending < -1 || s.cfg.Replicas < 0 || s.cfg.InactiveThreshold < 0 {
 		add("AckWait, MaxAckPending, Replicas and InactiveThreshold cannot be negative")
