@@ -181,7 +181,7 @@ func TestJetStreamPipelineTellsEachMessageItsOutcome(t *testing.T) {
 		{"a header that would change", "orders.a", transport.Message{ID: "x", Header: transport.Header{"A": {" b"}}}, transport.ErrInvalid, transport.Permanent, ""},
 		{"an ID that would change", "orders.a", transport.Message{ID: "x\n"}, transport.ErrInvalid, transport.Permanent, ""},
 		{"a time to live the stream does not take", "orders.a", transport.Message{ID: "x", TTL: time.Minute}, transport.ErrUnsupported, transport.Permanent, "allow_msg_ttl"},
-		{"a schedule", "orders.a", transport.Message{ID: "x", NotBefore: time.Now()}, transport.ErrUnsupported, transport.Permanent, ""},
+		{"a schedule the stream does not keep", "orders.a", transport.Message{ID: "x", NotBefore: time.Now().Add(time.Hour)}, transport.ErrUnsupported, transport.Permanent, "allow_msg_schedules"},
 		{"a priority", "orders.a", transport.Message{ID: "x", Priority: 1}, transport.ErrUnsupported, transport.Permanent, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

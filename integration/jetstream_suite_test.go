@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
@@ -39,9 +40,15 @@ func jetStreamPromises(js *jetstream.Transport, restart func(), second func(test
 			if lease == 0 {
 				lease = time.Second
 			}
-			return js.Consumer(jetstream.ConsumerConfig{
+			cfg := jetstream.ConsumerConfig{
 				Stream: spec.Name, Subjects: []string{spec.Name}, Durable: spec.Group, Start: jetstream.StartAll(), AckWait: lease,
-			}), transport.Address{Name: spec.Name}
+			}
+			if js.Capabilities().Schedules {
+				cfg.StreamConfig = &natsjs.StreamConfig{
+					Subjects: []string{spec.Name, js.ScheduleSubjects(spec.Name)}, AllowMsgSchedules: true, AllowMsgTTL: true,
+				}
+			}
+			return js.Consumer(cfg), transport.Address{Name: spec.Name}
 		},
 		Lease:           time.Second,
 		RedeliverWithin: 4 * time.Second,

@@ -26,6 +26,11 @@ const (
 	codeNoMemory        natsjs.ErrorCode = 10028
 	codeTTLInvalid      natsjs.ErrorCode = 10165
 	codeTTLDisabled     natsjs.ErrorCode = 10166
+	codeSchedulesOff    natsjs.ErrorCode = 10188
+	codeSchedulePattern natsjs.ErrorCode = 10189
+	codeScheduleTarget  natsjs.ErrorCode = 10190
+	codeScheduleTTL     natsjs.ErrorCode = 10191
+	codeScheduleZone    natsjs.ErrorCode = 10223
 	codeBatchesInFlight natsjs.ErrorCode = 10210 // too many atomic batches at once
 )
 
@@ -106,7 +111,10 @@ func explainAPI(e *transport.Error, api *natsjs.APIError) {
 	case codeTTLDisabled:
 		e.Err = fmt.Errorf("%w: %w", transport.ErrUnsupported, api)
 		e.Hint = "the stream takes no time to live: set allow_msg_ttl on it, or publish without one"
-	case codeTTLInvalid:
+	case codeSchedulesOff:
+		e.Err = fmt.Errorf("%w: %w", transport.ErrUnsupported, api)
+		e.Hint = "the stream does not keep messages for later: EnableSchedules lets it"
+	case codeTTLInvalid, codeSchedulePattern, codeScheduleTarget, codeScheduleTTL, codeScheduleZone:
 		e.Err = fmt.Errorf("%w: %w", transport.ErrInvalid, api)
 	case natsjs.JSErrCodeStreamMessageExceedsMaximum:
 		e.Err = fmt.Errorf("%w: %w", transport.ErrTooLarge, api)

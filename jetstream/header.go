@@ -132,14 +132,12 @@ func ttlValue(ttl time.Duration) string {
 
 // checkAsked refuses what m asks of its broker and the server of nc does not do.
 func checkAsked(nc *nats.Conn, op, subject string, m *transport.Message) error {
-	if m.TTL == 0 && m.Priority == 0 && m.NotBefore.IsZero() {
+	if m.TTL == 0 && m.Priority == 0 {
 		return nil
 	}
 	switch {
 	case m.Priority != 0:
 		return transport.Unsupported(op, subject, "JetStream keeps messages in the order they were stored; give urgent ones a stream or subject of their own")
-	case !m.NotBefore.IsZero():
-		return transport.Unsupported(op, subject, "a schedule of JetStream needs a second subject in the same stream that no consumer takes; publish later, or hold the message back where it is handled")
 	case m.TTL < 0:
 		return transport.Invalid(op, subject, "the time to live is %s; it is positive, or zero for none", m.TTL)
 	case !serverAtLeast(nc, 2, 11, 0):

@@ -21,6 +21,7 @@ import (
 // report is called, and flight.mu, a leaf, guards what is under way. Send takes
 // only the leaf, since whoever sends may hold what report waits for.
 type pipeline struct {
+	t      *Transport
 	conn   *pubConn
 	report func(tag uint64, err error)
 	prefix string // of reply subjects
@@ -68,6 +69,7 @@ func (t *Transport) OpenPipeline(ctx context.Context, report func(tag uint64, er
 		}
 		p, err := c.pipeline(ctx, report, t.set.batches)
 		if err == nil {
+			p.t = t
 			return p, nil
 		}
 		if transport.KindOf(err) == transport.Permanent || !sleep(ctx, jittered(pause)) {
@@ -124,10 +126,33 @@ func (p *pipeline) Send(to transport.Address, m *transport.Message, tag uint64) 
 	if err := p.check(to, m); err != nil {
 		return err
 	}
+	if !m.NotBefore.IsZero() {
+		return p.sendLater(to.Name, m, tag)
+	}
 	if p.batches != nil {
 		return p.batches.send(to.Name, m, tag)
 	}
 	return p.publish(to.Name, m, tag)
+}
+
+// sendLater stores a message until it is due. The server is asked about the
+// stream of its subject, on the connection of the transport, unless that was done
+// lately. When there is no answer, or no stream, the message goes where no stream
+// takes it: what the server says to that is its outcome, and it is sent again.
+func (p *pipeline) sendLater(subject string, m *transport.Message, tag uint64) error {
+	ctx, cancel := backgroundFor(apiTimeout)
+	defer cancel()
+	to, later, err := p.t.scheduled(ctx, "publish", subject, m)
+	if err != nil {
+		if transport.KindOf(err) == transport.Permanent {
+			return err
+		}
+		to, later = p.t.scheduleSubject(noStream, subject, m.ID), p.t.schedule(scheduleStream{}, subject, atTime(m.NotBefore), m)
+	}
+	if p.batches != nil {
+		return p.batches.send(to, later, tag)
+	}
+	return p.publish(to, later, tag)
 }
 
 // notSent is the answer of a pipeline that is over.
@@ -148,6 +173,9 @@ func (p *pipeline) check(to transport.Address, m *transport.Message) error {
 	}
 	if err := checkUserHeader("publish", to.Name, m.Header); err != nil {
 		return err
+	}
+	if !m.NotBefore.IsZero() {
+		return nil // looked at when it is scheduled
 	}
 	return checkAsked(p.conn.nc, "publish", to.Name, m)
 }

@@ -22,6 +22,9 @@ func (t *Transport) Provision(ctx context.Context, src transport.Source, want tr
 		return p.report, err
 	}
 	p.src = s
+	if t.isClosed() {
+		return p.report, &transport.Error{Op: "provision", Address: s.address(), Kind: transport.Permanent, Err: transport.ErrClosed}
+	}
 	if faults := s.faults(); len(faults) > 0 {
 		return p.report, transport.Invalid("provision", s.address(), "%s", faults[0])
 	}

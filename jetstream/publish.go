@@ -23,7 +23,10 @@ import (
 // A message with a TTL needs nats-server 2.11 or later and a stream with
 // allow_msg_ttl, as Provision makes them. The server counts in whole seconds,
 // and keeps a message longer where the stream's subject_delete_marker_ttl is
-// longer. NotBefore and Priority are refused with ErrUnsupported.
+// longer. One with a NotBefore needs nats-server 2.12 or later and a stream that
+// keeps messages for later, see EnableSchedules; until it is due it can be taken
+// back with CancelScheduled, and publishing it again under its ID replaces it.
+// Priority is refused with ErrUnsupported.
 func (t *Transport) Publish(ctx context.Context, to transport.Address, m *transport.Message) error {
 	if to.Key != "" {
 		return transport.Invalid("publish", to.String(), "NATS has no routing key; the address is the subject alone")
@@ -52,6 +55,12 @@ type pubAck struct {
 // broker, such as an expectation. The confirmation is returned only where it
 // says more than "stored".
 func (t *Transport) store(ctx context.Context, op, subject string, m *transport.Message, extra nats.Header) (*pubAck, error) {
+	if !m.NotBefore.IsZero() {
+		var err error
+		if subject, m, err = t.scheduled(ctx, op, subject, m); err != nil {
+			return nil, err
+		}
+	}
 	if err := checkAsked(t.nc(), op, subject, m); err != nil {
 		return nil, err
 	}

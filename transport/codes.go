@@ -50,6 +50,8 @@ const (
 	CodeStreamCreated   Code = "HF1208" // the stream will be created
 	CodeNotSynced       Code = "HF1209" // a confirm of this stream does not survive a power loss
 	CodeExpires         Code = "HF1210" // the stream's age limit removes messages that wait for their turn
+
+	CodeTakesSchedules Code = "HF1211" // the subscription takes messages that wait to be sent later
 )
 
 // Findings about dead letters.
@@ -75,6 +77,7 @@ const (
 	CodePermission    Code = "HF1401" // a permission is missing
 	CodeUnreachable   Code = "HF1402" // the broker does not answer
 	CodeNoJetStream   Code = "HF1403" // the server or account has no JetStream
+	CodePermissions   Code = "HF1404" // what the account of a subscription must be allowed
 	CodeInvalid       Code = "HF1501" // a setting can never work
 	CodeDuplicateName Code = "HF1502" // two subscriptions have one name
 	CodeOrdered       Code = "HF1503" // the order asked for cannot be kept
