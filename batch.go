@@ -193,8 +193,8 @@ func (b *batcher[T]) run(ctx context.Context, g *gathering[T]) {
 		}
 	}()
 	err := b.handler(ctx, &g.batch)
-	if box := handled(ctx); err == nil && box != nil {
-		err = box.wait(ctx) // nothing is acked before what was published is stored
+	if box := handled(ctx); box != nil {
+		err = box.settled(ctx, err) // nothing is acked before what was published is stored
 	}
 	g.err = err
 }

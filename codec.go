@@ -32,7 +32,8 @@ func (jsonCodec) Decode(data []byte, v any) error { return json.Unmarshal(data, 
 
 // Bytes passes bodies through as they are; for bodies of type []byte, whose
 // default it is. Any content type is accepted. A decoded body shares the
-// message's memory: treat it as read only.
+// message's memory: treat it as read only. A published one is not copied: leave it
+// as it is until its outcome is there, and for good when that is Uncertain.
 func Bytes() Codec { return bytesCodec{} }
 
 type bytesCodec struct{}

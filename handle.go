@@ -86,8 +86,11 @@ func (h *handling[T]) newTask(a engine.Attempt) engine.Task {
 // Context returns the attempt's context.
 func (t *task[T]) Context() *engine.Context { return &t.ctx }
 
-// Run runs the middleware, the codec and the handler.
-func (t *task[T]) Run(ctx context.Context) error { return t.h.next(ctx, &t.msg.Meta) }
+// Run runs the middleware, the codec and the handler, and waits for what is
+// published by any of them.
+func (t *task[T]) Run(ctx context.Context) error {
+	return t.out.settled(ctx, t.h.next(ctx, &t.msg.Meta))
+}
 
 func (h *handling[T]) decodeAndHandle(ctx context.Context, m *Meta) error {
 	msg := m.self.(*Message[T])

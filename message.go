@@ -2,6 +2,7 @@ package holdfast
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 
@@ -90,10 +91,17 @@ func (m *Meta) Raw() any {
 }
 
 // Ack settles the message as done; for the ack policy Manual. It waits for the
-// broker's confirmation. It may be called after the handler returned.
+// broker's confirmation, and before that for what the handler has published: when
+// something is not stored, it says so and the message is not acked. It may be
+// called after the handler returned.
 func (m *Meta) Ack(ctx context.Context) error {
 	if m.manual == nil {
 		return ErrNotManual
+	}
+	if m.outbox != nil {
+		if err := m.outbox.wait(ctx); err != nil {
+			return fmt.Errorf("not acked: %w", err)
+		}
 	}
 	return m.manual.Ack(ctx)
 }

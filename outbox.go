@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/holdfast-go/holdfast/internal/engine"
+	"github.com/holdfast-go/holdfast/recovery"
 )
 
 // outbox is what the handler of one message publishes. It is part of the
@@ -83,6 +84,23 @@ func (b *outbox) add(f *Future) {
 	defer b.mu.Unlock()
 	s := b.open()
 	s.pending = append(s.pending, f)
+}
+
+// settled waits for what was published, whatever the attempt ended with: an error
+// may settle the message as well. It returns the outcome of the attempt. One that
+// would discard the message does not, when something is not stored.
+func (b *outbox) settled(ctx context.Context, err error) error {
+	lost := b.wait(ctx)
+	if lost == nil {
+		return err
+	}
+	if err == nil {
+		return lost
+	}
+	if class, _ := recovery.Classify(err); class == recovery.ClassDiscard {
+		return fmt.Errorf("not discarded (%v): %w", err, lost)
+	}
+	return err
 }
 
 // wait waits until everything that was published has its outcome. One that is

@@ -100,10 +100,10 @@ func (s *spooling) publish(ctx context.Context, messages ...*outgoing) error {
 	ctx, cancel := context.WithTimeout(ctx, s.p.timeout)
 	defer cancel()
 	_, err := s.log.Append(ctx, records...)
+	if err != nil {
+		err = spoolError("publish", s.p.address, err)
+	}
 	for _, o := range messages {
-		if err != nil {
-			err = spoolError("publish", o.to.String(), err)
-		}
 		s.p.tell(o, started, 1, err)
 	}
 	return err

@@ -33,8 +33,9 @@ type Pipeline interface {
 	// and the pipeline goes on; after any other the pipeline is over.
 	Send(to Address, m *Message, tag uint64) error
 
-	// Flush is called when no other message follows at once: what Send may have
-	// gathered goes out.
+	// Flush is called at the end of a row that is sent again: what Send may have
+	// gathered goes out. It is not called after each message, so what is gathered
+	// must also go out by itself, soon.
 	Flush() error
 
 	// Done is closed when the pipeline is over and everything it will ever
