@@ -35,7 +35,8 @@ type pipeline struct {
 	done   chan struct{}
 	over   atomic.Pointer[transport.Error] // why
 
-	refused time.Time // since when every message was refused; zero if not. Of the reader alone
+	refused time.Time   // since when every message was refused; zero if not. Of the reader alone
+	closing atomic.Bool // it takes nothing more, and ends when nothing is under way
 
 	mu   sync.Mutex // orders publishes; guards what follows
 	held []held
@@ -165,6 +166,9 @@ func (p *pipeline) Send(to transport.Address, m *transport.Message, tag uint64) 
 	const op = "publish"
 	if why := p.over.Load(); why != nil {
 		return why
+	}
+	if p.closing.Load() {
+		return ended(errRefused)
 	}
 	if to != p.valid {
 		if err := checkAddress(op, to); err != nil {

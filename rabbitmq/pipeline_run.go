@@ -78,18 +78,16 @@ func (p *pipeline) tell(e *entry, err error) {
 	p.report(e.tag, final(err))
 }
 
-// refusing tells whether the channel has refused all there was for so long that
-// the channel may be the cause, see mostRefusing. What is under way gets a moment
-// more for its outcome.
+// refusing tells whether the channel is to be replaced: it has refused all there
+// was for so long that it may be the cause itself, see mostRefusing. It takes
+// nothing more then, and ends when nothing is under way: what had no outcome would
+// be sent twice.
 func (p *pipeline) refusing(empty bool) bool {
-	if p.refused.IsZero() {
+	if p.refused.IsZero() || time.Since(p.refused) <= mostRefusing {
 		return false
 	}
-	most := mostRefusing
-	if !empty {
-		most *= 2
-	}
-	return time.Since(p.refused) > most
+	p.closing.Store(true)
+	return empty
 }
 
 // final makes a refusal of a pipeline out of the outcome of a publish: whoever
