@@ -29,7 +29,6 @@ func (t *Transport) Check(ctx context.Context, src transport.Source, want transp
 	info := c.stream(ctx)
 	c.consumer(ctx, info)
 	c.schedules(info)
-	c.schedules(info)
 	if want.DeadLetter {
 		c.dead(ctx, info)
 	}

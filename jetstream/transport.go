@@ -26,8 +26,6 @@ type Transport struct {
 	expires bool                             // the server that was connected first knows a time to live
 	delays  bool                             // and schedules
 	later   schedules                        // the streams that keep messages for later
-	delays  bool                             // and schedules
-	later   schedules                        // the streams that keep messages for later
 	handle  atomic.Pointer[natsjs.JetStream] // on the connection of the moment
 	closed  atomic.Bool
 
@@ -65,7 +63,6 @@ func newTransport(ctx context.Context, conn *natsconn.Conn, set settings) (*Tran
 	}
 	t.pubs = newPubConns(t.nc, conn.Emit)
 	t.expires = serverAtLeast(conn.NATS(), 2, 11, 0)
-	t.delays = serverAtLeast(conn.NATS(), 2, 12, 0)
 	t.delays = serverAtLeast(conn.NATS(), 2, 12, 0)
 	conn.Observe(t.news)
 	if err := conn.Hook(natsconn.Hooks{Prepare: t.prepare, Failed: t.failed}); err != nil {
@@ -119,7 +116,6 @@ func (t *Transport) Capabilities() transport.Capabilities {
 		Stores:      true,
 		Durable:     true,
 		DeadLetters: true,
-		Schedules:   t.delays,
 		Schedules:   t.delays,
 		Expires:     t.expires,
 	}
