@@ -278,7 +278,8 @@ func TestCoreOversizeIsRefusedAfterTheServerCameBackSmaller(t *testing.T) {
 	}
 	s.Stop()
 	small := natstest.Start(t, natstest.WithMaxPayload(1024), natstest.WithOptions(func(o *server.Options) { o.Port = corePort(t, s) }))
-	coreEventually(t, "the connection is back", tr.Conn().IsConnected)
+	// Until the client has noticed, it is connected to the server that was stopped.
+	coreEventually(t, "the connection is back", func() bool { return tr.Conn().IsConnected() && tr.Conn().MaxPayload() == 1024 })
 	if small.URL() != s.URL() {
 		t.Fatalf("the server moved from %s to %s", s.URL(), small.URL())
 	}

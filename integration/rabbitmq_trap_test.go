@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,9 +19,8 @@ import (
 	"github.com/holdfast-go/holdfast/transport"
 )
 
-// Trap 51: a message that came back is never a success, whichever of the return
-// and its confirmation is looked at first. One at a time nothing else slows the
-// confirmation down.
+// Trap 51: a message that came back is never a success. Of many at once a return
+// and its confirmation are there to be read together.
 func TestRabbitMQTrapReturnIsSeenBeforeItsConfirmation(t *testing.T) {
 	t.Parallel()
 	w := newRabbitWorld(t, rabbittest.Shared(t))
@@ -29,9 +29,15 @@ func TestRabbitMQTrapReturnIsSeenBeforeItsConfirmation(t *testing.T) {
 	if err := w.rmq.Publish(w.soon(), rabbitmq.Exchange(w.name, "bound"), w.message("kept")); err != nil {
 		t.Fatal(err)
 	}
-	for range 300 {
-		err := w.rmq.Publish(w.soon(), rabbitmq.Exchange(w.name, "unbound"), w.message("returned"))
-		w.refused(err, transport.ErrUnroutable, transport.Temporary)
+	for range 5 {
+		var wg sync.WaitGroup
+		for i := range 400 {
+			wg.Go(func() {
+				err := w.rmq.Publish(w.soon(), rabbitmq.Exchange(w.name, "unbound"), &transport.Message{ID: fmt.Sprint(i)})
+				w.refused(err, transport.ErrUnroutable, transport.Temporary)
+			})
+		}
+		wg.Wait()
 	}
 	if n := w.depth(w.raw(), w.name); n != 1 {
 		t.Errorf("%d messages are there, want the one that is routed", n)
