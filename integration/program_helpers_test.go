@@ -36,7 +36,7 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	for name, app := range map[string]func(context.Context, string) error{killerVar: killerApp, strategyVar: strategyApp, natsNodeVar: natsNode} {
+	for name, app := range map[string]func(context.Context, string) error{killerVar: killerApp, strategyVar: strategyApp, natsNodeVar: natsNode, parkerVar: parkerApp} {
 		if setting := os.Getenv(name); setting != "" {
 			os.Exit(child(app, setting))
 		}
