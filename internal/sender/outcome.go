@@ -13,9 +13,9 @@ import (
 // a leader to be elected, short enough for a misspelt subject.
 const routeBudget = 3 * time.Second
 
-// patientRouteBudget is the same for a sender that nobody waits for: no election
-// takes that long.
-const patientRouteBudget = 30 * time.Second
+// patientRouteBudget is the same for a sender that nobody waits for: a stream
+// without a leader has one again within ten seconds.
+const patientRouteBudget = 15 * time.Second
 
 // again decides whether a message is sent once more after the broker said err,
 // and notes the refusal. It is called with the lock held.
