@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	natsjs "github.com/nats-io/nats.go/jetstream"
-
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
@@ -35,19 +33,21 @@ func main() {
 }
 
 func run(ctx context.Context, js *jetstream.Transport) error {
-	if _, err := js.JetStream().CreateOrUpdateStream(ctx, natsjs.StreamConfig{
-		// Messages that wait lie under subjects of their own.
-		Name: "REMINDERS", Subjects: []string{"reminders.>", js.ScheduleSubjects("REMINDERS")}, AllowMsgSchedules: true,
-	}); err != nil {
+	bell := js.Consumer(jetstream.ConsumerConfig{
+		Stream: "REMINDERS", Subjects: []string{"reminders.>"}, Durable: "bell", Start: jetstream.StartAll(),
+	})
+	// The stream must be there before anything can wait in it.
+	if _, err := js.Provision(ctx, bell, transport.Want{Subscription: "bell", Concurrency: 1}); err != nil {
+		return err
+	}
+	if err := js.EnableSchedules(ctx, "REMINDERS"); err != nil {
 		return err
 	}
 	if err := plan(ctx, js); err != nil {
 		return err
 	}
 	app := holdfast.New(holdfast.Config{Name: "reminders", Logger: slog.Default()})
-	holdfast.Handle(app, js.Consumer(jetstream.ConsumerConfig{
-		Stream: "REMINDERS", Subjects: []string{"reminders.>"}, Durable: "bell", Start: jetstream.StartAll(),
-	}), func(_ context.Context, m *holdfast.Message[string]) error {
+	holdfast.Handle(app, bell, func(_ context.Context, m *holdfast.Message[string]) error {
 		fmt.Println(m.Body)
 		return nil
 	},
