@@ -19,3 +19,21 @@ func (s *Subscription) Permissions(ctx context.Context) (Permissions, bool) {
 	}
 	return src.Permissions(ctx, s.plan().want), true
 }
+
+// SubscriptionPermissions are the permissions of one subscription.
+type SubscriptionPermissions struct {
+	Subscription string
+	Permissions
+}
+
+// Permissions returns what each subscription needs of its account at least, as
+// far as brokers grant permissions one by one. Like Check it changes nothing.
+func (a *App) Permissions(ctx context.Context) []SubscriptionPermissions {
+	var out []SubscriptionPermissions
+	for _, s := range a.subscriptions() {
+		if p, ok := s.Permissions(ctx); ok {
+			out = append(out, SubscriptionPermissions{s.name, p})
+		}
+	}
+	return out
+}

@@ -128,13 +128,20 @@ func (p *program) askBroker(ctx context.Context, c *config.Config, named config.
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	d := &dialer{url: url}
+	p.use(c.Connection)
+	d := p.dialer(url)
 	defer func() { err = errors.Join(err, d.close()) }()
 	app, err := build(ctx, c, made, d, p.logger("auto"), 0)
 	if err != nil {
 		return nil, err
 	}
-	return app.Check(ctx)
+	if found, err = app.Check(ctx); err != nil {
+		return nil, err
+	}
+	if named.URL == "" && c.Broker == "" {
+		return found, nil // the embedded server has no accounts
+	}
+	return append(found, permissions(ctx, app)...), nil
 }
 
 // brokerToCheck is the broker run would use. The embedded server is the one that

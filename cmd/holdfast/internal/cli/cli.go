@@ -27,7 +27,8 @@ type program struct {
 	data    string // --data of dlq: the directory of an embedded server that does not run
 	file    string // --file of dlq: the file that names the broker and its queues
 	verbose bool
-	reached bool // a command was found and its flags were understood
+	conn    config.Connection // how to connect to NATS: the flags, and the file's where they are silent
+	reached bool              // a command was found and its flags were understood
 
 	mu       sync.Mutex // guards atForced
 	atForced []func()   // what must be ended when a second signal ends the process
@@ -101,6 +102,7 @@ func (p *program) root() *cobra.Command {
 	root.SetHelpTemplate(helpTemplate)
 	f := root.PersistentFlags()
 	f.StringVar(&p.broker, "broker", "", "the broker, nats:// or amqp://; also HOLDFAST_BROKER (default: that of holdfast.yaml here, or "+defaultBroker+")")
+	connectionFlags(f, &p.conn)
 	f.StringVar(&p.Color, "color", "auto", "colours: auto, always or never")
 	f.BoolVarP(&p.Quiet, "quiet", "q", false, "say nothing but data and errors")
 	f.BoolVarP(&p.verbose, "verbose", "v", false, "say more")

@@ -35,7 +35,7 @@ func (p *program) namedBroker() (config.Named, error) {
 		n.By = envBroker
 	}
 	if n.URL == "" {
-		return config.Named{}, nil
+		return p.contextBroker()
 	}
 	const form = "write nats://HOST:PORT or amqp://USER:PASSWORD@HOST:5672/VHOST"
 	switch config.FamilyOf(n.URL) {
@@ -62,6 +62,7 @@ func (p *program) anyBroker() (string, error) {
 	if err != nil {
 		return defaultBroker, nil // a file that is missing or wrong is the business of run and check
 	}
+	p.use(c.Connection)
 	return brokerOf(c), nil
 }
 
@@ -87,6 +88,7 @@ func unreachable(err error) error {
 // dialer opens the transports a command needs, each once.
 type dialer struct {
 	url  string
+	conn config.Connection
 	wait bool         // for a broker that is down
 	stop func() error // ends the embedded server that url belongs to; may be nil
 	js   *jetstream.Transport
@@ -100,6 +102,9 @@ func (d *dialer) rabbit() bool { return config.FamilyOf(d.url) == config.FamilyR
 func (d *dialer) rabbitMQ(ctx context.Context) (*rabbitmq.Transport, error) {
 	if d.rmq != nil {
 		return d.rmq, nil
+	}
+	if err := onlyNATS(d.conn); err != nil {
+		return nil, err
 	}
 	var opts []rabbitmq.Option
 	if d.wait {
@@ -119,7 +124,7 @@ func (d *dialer) jetStream(ctx context.Context) (*jetstream.Transport, error) {
 	if d.js != nil {
 		return d.js, nil
 	}
-	var opts []jetstream.Option
+	opts := streamOptions(d.conn)
 	if d.wait {
 		opts = append(opts, jetstream.WaitForBroker())
 	}
@@ -137,7 +142,7 @@ func (d *dialer) natsCore(ctx context.Context) (*natscore.Transport, error) {
 	if d.core != nil {
 		return d.core, nil
 	}
-	var opts []natscore.Option
+	opts := coreOptions(d.conn)
 	if d.wait {
 		opts = append(opts, natscore.WaitForBroker())
 	}

@@ -27,7 +27,8 @@ func (p *program) deadLetters(ctx context.Context, subscription string) (*deadle
 	if err != nil {
 		return nil, nil, err
 	}
-	d := &dialer{url: b.url, stop: b.stop}
+	d := p.dialer(b.url)
+	d.stop = b.stop
 	if d.rabbit() {
 		store, err := p.rabbitLetters(ctx, d, b.queues, subscription)
 		if err != nil {
@@ -87,6 +88,7 @@ func (p *program) letterBroker(ctx context.Context) (letterBroker, error) {
 		}
 		return b, nil
 	}
+	p.use(c.Connection)
 	b := letterBroker{url: named.URL, queues: queuesOf(c)}
 	if b.url == "" {
 		b.url = brokerOf(c)

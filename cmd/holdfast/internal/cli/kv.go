@@ -457,7 +457,7 @@ func (p *program) withJetStream(ctx context.Context, timeout time.Duration, do f
 	if err != nil {
 		return err
 	}
-	d := &dialer{url: url}
+	d := p.dialer(url)
 	if d.rabbit() {
 		return ui.Usagef("buckets and object stores are of NATS JetStream, and the broker is RabbitMQ; name a broker with --broker nats://HOST:PORT")
 	}

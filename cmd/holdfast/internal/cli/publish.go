@@ -125,7 +125,7 @@ func (p *program) publish(ctx context.Context, args []string, f publishFlags) (e
 	if err != nil {
 		return err
 	}
-	d := &dialer{url: url}
+	d := p.dialer(url)
 	to, err := destinationOf(args, f, d.rabbit())
 	if err != nil {
 		return err

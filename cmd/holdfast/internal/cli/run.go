@@ -96,7 +96,9 @@ func (p *program) run(ctx context.Context, file string, f runFlags) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	d := &dialer{url: url, wait: f.wait}
+	p.use(c.Connection)
+	d := p.dialer(url)
+	d.wait = f.wait
 	defer func() { err = errors.Join(err, d.close()) }()
 	ready := newReadiness(log, len(c.Subscriptions), config.Redact(url))
 	app, err := build(ctx, c, made, d, log, f.grace, ready)

@@ -113,7 +113,7 @@ func (p *program) flushSpool(ctx context.Context, dir string, timeout time.Durat
 	if err != nil {
 		return err
 	}
-	d := &dialer{url: url}
+	d := p.dialer(url)
 	defer func() { err = errors.Join(err, d.close()) }()
 	var t transport.Transport
 	if d.rabbit() {

@@ -33,6 +33,7 @@ func (w *walker) bind(v *value) *Config {
 	if c.Data == "" {
 		c.Data = defaultData
 	}
+	c.Connection = w.connection(v)
 	if w.named.URL == "" {
 		w.insist(v, "broker")
 	}
@@ -48,6 +49,33 @@ func (w *walker) bind(v *value) *Config {
 		}
 	}
 	c.Warnings = w.sorted(w.warnings)
+	return c
+}
+
+// connection reads how to connect. It belongs to a NATS broker that is named.
+func (w *walker) connection(file *value) Connection {
+	v := file.get("connection")
+	if v == nil {
+		return Connection{}
+	}
+	url := w.named.URL
+	if b := file.get("broker"); url == "" {
+		url = b.str()
+	}
+	if FamilyOf(url) != FamilyNATS && !(file.has("broker") && url == "") {
+		w.fault(v.key, CodeContradicts, "name a broker with nats://, or remove it", "\"connection\" is for a NATS broker, and none is named")
+	}
+	c := Connection{
+		Context: v.get("context").str(), Creds: v.get("creds").str(), NKey: v.get("nkey").str(),
+		CA: v.get("ca").str(), Cert: v.get("cert").str(), Key: v.get("key").str(),
+		TLSFirst: v.is("tls_first"), InboxPrefix: v.get("inbox_prefix").str(),
+	}
+	if c.Creds != "" && c.NKey != "" {
+		w.fault(v.key, CodeContradicts, "keep one of them", "creds and nkey are two logins")
+	}
+	if (c.Cert == "") != (c.Key == "") {
+		w.fault(v.key, CodeMissing, "name both", "cert and key belong together")
+	}
 	return c
 }
 

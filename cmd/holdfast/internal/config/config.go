@@ -22,6 +22,8 @@ type Config struct {
 	Dir string
 	// Broker is the URL of the broker; empty means the embedded server.
 	Broker string
+	// Connection says how to connect to Broker, when that is NATS.
+	Connection Connection
 	// Listen is the address of the embedded server.
 	Listen string
 	// Data is the directory of the embedded server's file store, absolute or
@@ -32,6 +34,16 @@ type Config struct {
 	// Warnings are about settings that are allowed and likely not meant, in the
 	// order of their lines. It is nil when there are none.
 	Warnings *Errors
+}
+
+// Connection says how to connect to NATS. Files are absolute or relative to the
+// working directory of the process.
+type Connection struct {
+	Context       string // of the nats program; "": none
+	Creds, NKey   string // files of a login
+	CA, Cert, Key string // files of certificates
+	TLSFirst      bool
+	InboxPrefix   string
 }
 
 // Subscription is one source with its handler and policy.

@@ -47,6 +47,11 @@ func load(path string, stdin io.Reader, w *walker) (*Config, error) {
 	}
 	c.Path, c.Dir = path, dirOf(path)
 	c.Data = under(c.Dir, c.Data)
+	for _, file := range []*string{&c.Connection.Creds, &c.Connection.NKey, &c.Connection.CA, &c.Connection.Cert, &c.Connection.Key} {
+		if *file != "" {
+			*file = under(c.Dir, *file)
+		}
+	}
 	return c, nil
 }
 

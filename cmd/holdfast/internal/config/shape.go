@@ -78,9 +78,26 @@ const (
 func fileShape() *shape {
 	return &shape{kind: object, doc: "A file of holdfast run.", fields: []field{
 		{name: "broker", shape: &shape{kind: text, form: brokerForm, forms: brokerWords, sample: "nats://127.0.0.1:4222", doc: "The NATS server or RabbitMQ to connect to. Left out: an embedded NATS server with JetStream."}},
+		{name: "connection", shape: connectionShape()},
 		{name: "listen", shape: &shape{kind: text, form: `^[^\s]*:-?[0-9]{1,5}$`, forms: "HOST:PORT; port 0 takes a free one", sample: "127.0.0.1:4222", doc: "The address of the embedded server, on loopback. Default 127.0.0.1:4222."}},
 		{name: "data", shape: &shape{kind: text, form: `^.+$`, forms: "a directory", sample: "./holdfast-data", doc: "The directory of the embedded server's file store, relative to this file. Default ./holdfast-data."}},
 		{name: "subscriptions", required: true, shape: &shape{kind: list, min: 1, elem: subscriptionShape(), doc: "What to consume and what to do with it."}},
+	}}
+}
+
+func connectionShape() *shape {
+	file := func(doc string) *shape {
+		return &shape{kind: text, form: `^.+$`, forms: "a file", sample: "./app.creds", doc: doc + " Relative to this file; read anew for every connection."}
+	}
+	return &shape{kind: object, doc: "How to connect to a NATS broker, beside its URL.", fields: []field{
+		{name: "context", shape: &shape{kind: text, form: `^[^\s/\\]+$`, forms: "a name", sample: "prod", doc: "A context of the nats program whose login and certificates are used."}},
+		{name: "creds", shape: file("A credentials file, with a JWT and its seed.")},
+		{name: "nkey", shape: file("A file with an nkey seed.")},
+		{name: "ca", shape: file("The authorities that the server's certificate is checked with.")},
+		{name: "cert", shape: file("The client certificate.")},
+		{name: "key", shape: file("The key of the client certificate.")},
+		{name: "tls_first", shape: &shape{kind: boolean, sample: "true", doc: "Make the TLS handshake before the server greets. Default false."}},
+		{name: "inbox_prefix", shape: &shape{kind: text, form: subjectForm, forms: subjectWord, sample: "_MINE", doc: "What replies come to, in place of _INBOX."}},
 	}}
 }
 
