@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -235,4 +236,67 @@ func TestOrderedReadModelIsBuiltByEveryStart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// The permissions that an ordered source says it needs are enough, acks are not
+// among them, and each that is missing is found.
+func TestJetStreamOrderedNeedsFewPermissions(t *testing.T) {
+	t.Parallel()
+	s := permittedServer(t)
+	w := &jsWorld{T: t, ctx: testContext(t), server: s}
+	w.js, _ = w.connect(s.URLFor("admin", "a"))
+	w.stream(natsjs.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+	need := w.ordered().(transport.Permitted).Permissions(w.ctx, want(1))
+	for _, subject := range need.Publish {
+		if strings.HasPrefix(subject, "$JS.ACK.") {
+			t.Fatalf("it asks for %s", subject)
+		}
+	}
+	check := func(p transport.Permissions) []transport.Finding {
+		permit(s, p)
+		js, _ := w.connect(s.URLFor("app", "b"))
+		found, err := js.Check(w.ctx, js.Consumer(orderedConfig()), want(1))
+		if err != nil {
+			t.Fatalf("%+v: %v", p, err)
+		}
+		return findings(found, transport.CodePermission)
+	}
+	for _, subject := range need.Publish {
+		fewer := need
+		fewer.Publish = slices.DeleteFunc(slices.Clone(need.Publish), func(p string) bool { return p == subject })
+		if len(check(fewer)) == 0 {
+			t.Errorf("nothing is said without %s", subject)
+		}
+	}
+	if found := check(need); len(found) > 0 {
+		t.Fatalf("check: %s", describe(found))
+	}
+	js, events := w.connect(s.URLFor("app", "b"))
+	src := js.Consumer(orderedConfig())
+	if _, err := js.Provision(w.ctx, src, want(1)); err != nil {
+		t.Fatal(err)
+	}
+	rx, err := js.Open(w.ctx, src, want(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rx.Close(context.Background()) })
+	admin := &jsWorld{T: t, ctx: w.ctx, server: s}
+	admin.js, _ = w.connect(s.URLFor("admin", "a"))
+	admin.publish("orders.a", 3)
+	w.take(rx, 3)
+	s.CutClients()
+	admin.retry("publish", func(ctx context.Context) error {
+		return admin.js.Publish(ctx, transport.Address{Name: "orders.a"}, &transport.Message{ID: "later", Body: []byte("later")})
+	})
+	if got := w.take(rx, 1); got != "later" {
+		t.Fatalf("after a cut came %q", got)
+	}
+	if err := js.Conn().LastError(); err != nil && strings.Contains(err.Error(), "ermission") {
+		t.Fatalf("the server refused something: %v (%d stalls)", err, events.count(transport.Stalled))
+	}
+}
+
+func orderedConfig() jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{Stream: "ORDERS", Subjects: []string{"orders.>"}, Start: jetstream.StartAll(), Ordered: true}
 }

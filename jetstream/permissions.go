@@ -121,6 +121,13 @@ func (s *source) consumerNeeds() []grant {
 		return out
 	}
 	at := s.cfg.Stream + ".*"
+	if s.cfg.Ordered { // nothing is settled
+		out := []grant{{subject: s.t.api + "CONSUMER.MSG.NEXT." + at, purpose: "take messages", body: unreadable}}
+		if c := s.cfg.Consumer; c != nil && c.ReplayPolicy == natsjs.ReplayOriginalPolicy {
+			out = append(out, grant{subject: s.t.api + "CONSUMER.INFO." + at, purpose: "look at the consumer", body: []byte("")})
+		}
+		return append(out, s.t.lookNeeds(s.cfg.Stream)...)
+	}
 	out := []grant{
 		{subject: s.t.api + "CONSUMER.MSG.NEXT." + at, purpose: "take messages", body: unreadable},
 		{subject: ackPrefix + at + ".>", purpose: "settle messages"},
