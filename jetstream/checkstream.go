@@ -144,6 +144,9 @@ func (c *checker) streamWaits(cfg natsjs.StreamConfig) {
 		return
 	}
 	delay := c.want.MaxDelay
+	if c.s.parks(c.want) { // what waits for longer waits elsewhere
+		delay = min(delay, c.t.set.park.After)
+	}
 	if c.want.Delay && cfg.MaxAge <= delay {
 		c.fail(transport.CodeExpires, fmt.Sprintf("the stream %s removes messages after %s, and a retry may wait %s", cfg.Name, cfg.MaxAge, delay),
 			"raise max_age, or shorten the backoff")
