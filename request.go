@@ -51,17 +51,8 @@ func Request[Req, Resp any](ctx context.Context, t transport.Transport, to trans
 		return answer, transport.Unsupported("request", to.String(), "use a broker with requests, such as NATS core")
 	}
 	o := &outgoing{to: to}
-	for _, opt := range opts {
-		opt.applyMessage(o)
-	}
-	if err := o.address(); err != nil {
+	if err := prepareRequest(o, body, opts); err != nil {
 		return answer, err
-	}
-	if err := o.encode(codecFor[Req](nil), body); err != nil {
-		return answer, err
-	}
-	if o.m.ID == "" {
-		o.m.ID = newID()
 	}
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
@@ -72,13 +63,7 @@ func Request[Req, Resp any](ctx context.Context, t transport.Transport, to trans
 	if err != nil {
 		return answer, err
 	}
-	if m.Header.Get(wire.Reply) == replyError {
-		return answer, &RemoteError{Message: wire.Unescape(m.Header.Get(wire.Error)), Code: wire.Unescape(m.Header.Get(wire.ErrorCode))}
-	}
-	if err := codecFor[Resp](o.codec).Decode(m.Body, &answer); err != nil {
-		return answer, &transport.Error{Op: "request", Address: to.String(), Kind: transport.Permanent, Err: fmt.Errorf("decode answer: %w", err)}
-	}
-	return answer, nil
+	return decodeAnswer[Resp](o, m)
 }
 
 // Values of the reply header.

@@ -101,6 +101,8 @@ func (s *source) denied(want transport.Want, streams []string) []transport.Findi
 		"NATS core stores nothing, so it cannot keep dead letters")
 	deny(want.Reject, transport.CodeNoReject,
 		"NATS core has no reject: there is nothing to settle")
+	deny(s.cfg.Service != nil && !want.Reply, transport.CodeNoReply,
+		"the endpoint of a service answers requests, and this handler answers none")
 	deny(s.cfg.Durable != "", transport.CodeNoDurable,
 		fmt.Sprintf("NATS core has no durable consumers, and Durable is %q", s.cfg.Durable))
 	return out

@@ -19,11 +19,15 @@ type delivery struct {
 	native  *nats.Msg
 	message transport.Message
 	settled atomic.Bool
+	since   time.Time // of a request to an endpoint of a service
 }
 
 func newDelivery(r *receiver, m *nats.Msg) *delivery {
 	d := &delivery{r: r, native: m}
 	fill(&d.message, m)
+	if r.endpoint != nil {
+		d.since = time.Now()
+	}
 	return d
 }
 
@@ -87,5 +91,13 @@ func (d *delivery) Respond(ctx context.Context, m *transport.Message) error {
 	if err != nil {
 		return err
 	}
+	if d.r.endpoint == nil {
+		return d.r.t.send(ctx, "respond", msg)
+	}
+	text, code, failed := failureOf(m)
+	if failed {
+		mark(msg, text, code)
+	}
+	d.r.endpoint.answered(time.Since(d.since), text, failed)
 	return d.r.t.send(ctx, "respond", msg)
 }

@@ -31,7 +31,13 @@ func (t *Transport) inboxes() string {
 }
 
 // listens are the subjects that are subscribed to.
-func (s *source) listens() []string { return []string{s.cfg.Subject} }
+func (s *source) listens() []string {
+	out := []string{s.cfg.Subject}
+	if s.cfg.Service != nil {
+		out = append(out, s.cfg.Service.listens()...)
+	}
+	return out
+}
 
 // mayListen checks that the subjects may be subscribed to. It subscribes outside
 // of the group, so that no message is taken from anybody.

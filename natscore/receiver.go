@@ -25,6 +25,8 @@ type receiver struct {
 	subject      string
 	subscription string
 	sub          *nats.Subscription
+	replies      bool      // what comes is requests: somebody waits for each
+	endpoint     *endpoint // of a service; may be nil
 
 	queue    chan *nats.Msg
 	bytes    atomic.Int64 // size of what is in queue
@@ -65,6 +67,10 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 		r.abandon()
 		return nil, err
 	}
+	if err := r.serve(s); err != nil {
+		r.abandon()
+		return nil, t.openError(s.cfg.Subject, err)
+	}
 	return r, nil
 }
 
@@ -74,6 +80,7 @@ func newReceiver(ctx context.Context, s *source, want transport.Want) *receiver 
 		queue:    make(chan *nats.Msg, s.pendingMessages()),
 		maxBytes: s.pendingBytes(),
 		drained:  make(chan struct{}),
+		replies:  want.Reply,
 	}
 	// A receiver lives until Close, not until the context of Open ends.
 	ctx = context.WithoutCancel(ctx)
@@ -82,6 +89,29 @@ func newReceiver(ctx context.Context, s *source, want transport.Want) *receiver 
 	r.alive, r.kill = context.WithCancelCause(guarded)
 	r.cleanup = []func(){stop, func() { r.kill(nil) }, s.t.conn.Observe(r.observe)}
 	return r
+}
+
+// serve makes the receiver an endpoint of its service.
+func (r *receiver) serve(s *source) error {
+	if s.cfg.Service == nil {
+		return nil
+	}
+	r.endpoint = &endpoint{name: s.endpoint(), subject: s.cfg.Subject, group: s.cfg.Group}
+	leave, err := s.cfg.Service.join(r.endpoint)
+	if err == nil {
+		r.cleanup = append(r.cleanup, leave)
+	}
+	return err
+}
+
+// decline tells whoever sent a request that nobody here will handle it, as the
+// server does where nobody listens. It does not wait.
+func (r *receiver) decline(m *nats.Msg) bool {
+	if !r.replies || m.Reply == "" {
+		return false
+	}
+	no := &nats.Msg{Subject: m.Reply, Header: nats.Header{"Status": {"503"}}}
+	return r.t.conn.NATS().PublishMsg(no) == nil
 }
 
 // observe ends the receiver when its connection is closed for good. A new
@@ -141,25 +171,29 @@ func (r *receiver) release() {
 // never waits.
 func (r *receiver) take(m *nats.Msg) {
 	if r.closing.Err() != nil {
-		r.late.Add(1)
+		if !r.decline(m) {
+			r.late.Add(1)
+		}
 		return
 	}
 	size := int64(m.Size())
 	if total := r.bytes.Add(size); total > r.maxBytes && total > size {
 		r.bytes.Add(-size)
-		r.drop()
+		r.drop(m)
 		return
 	}
 	select {
 	case r.queue <- m:
 	default:
 		r.bytes.Add(-size)
-		r.drop()
+		r.drop(m)
 	}
 }
 
 // drop counts a message that found no room. Drops are reported together, soon.
-func (r *receiver) drop() {
+// Whoever waits for its answer is told at once.
+func (r *receiver) drop(m *nats.Msg) {
+	r.decline(m)
 	r.dropped.Add(1)
 	if r.pending.Swap(true) {
 		return
@@ -242,7 +276,8 @@ func (r *receiver) causeOfDeath() error {
 
 // Close implements transport.Receiver. Nothing can be handed back on NATS core:
 // what was buffered and never handed out is counted and reported as a Dropped
-// event, with what the server sent before it knew.
+// event, with what the server sent before it knew. Requests are declined: whoever
+// sent them is told at once that nobody listens, and may ask another.
 func (r *receiver) Close(ctx context.Context) error {
 	r.once.Do(func() { r.err = r.stop(ctx) })
 	return r.err
@@ -256,7 +291,11 @@ func (r *receiver) stop(ctx context.Context) error {
 	r.stopReport()
 	r.release()
 	r.reportDrops()
-	if n := r.unhandled(); n > 0 {
+	n := r.unhandled()
+	if r.replies && r.t.conn.Connected() {
+		err = errors.Join(err, r.t.conn.Flush(ctx)) // what was declined
+	}
+	if n > 0 {
 		r.t.conn.Emit(transport.Event{
 			Kind: transport.Dropped, Subscription: r.subscription, Count: n,
 			Detail: fmt.Sprintf("the subscription to %s was closed with %d messages that no handler saw", r.subject, n),
@@ -302,8 +341,10 @@ func (r *receiver) unhandled() int {
 	n := int(r.late.Load())
 	for {
 		select {
-		case <-r.queue:
-			n++
+		case m := <-r.queue:
+			if !r.decline(m) {
+				n++
+			}
 		default:
 			return n
 		}

@@ -39,6 +39,12 @@ type SubjectConfig struct {
 	// the subject. Such a subscription gets what is published while it listens,
 	// at most once, whatever the stream stores.
 	AllowCaptured bool
+	// Service makes the subject an endpoint of a service, which others find through
+	// the service API of NATS. It is for handlers that answer requests.
+	Service *Service
+	// Endpoint is the name of the endpoint. Empty means the queue group, or "default"
+	// without one.
+	Endpoint string
 	// Durable is not supported by NATS core, which stores nothing. It is here
 	// so that a configuration that asks for it is refused, with the JetStream
 	// source to use instead, and not obeyed in part.
@@ -109,6 +115,9 @@ func (s *source) ConflictsWith(other transport.Source) (transport.Finding, bool)
 	return s.willBeCaptured(stream, subjects[i], sure), true
 }
 
+// endpoint is the name of the source in its service.
+func (s *source) endpoint() string { return firstOf(s.cfg.Endpoint, s.cfg.Group, "default") }
+
 func (s *source) pendingMessages() int {
 	if s.cfg.PendingMessages == 0 {
 		return DefaultPendingMessages
@@ -134,6 +143,14 @@ func (s *source) faults() []string {
 	}
 	if s.cfg.PendingMessages < 0 {
 		out = append(out, fmt.Sprintf("PendingMessages is %d", s.cfg.PendingMessages))
+	}
+	switch svc := s.cfg.Service; {
+	case svc == nil && s.cfg.Endpoint != "":
+		out = append(out, fmt.Sprintf("the endpoint %q belongs to no service", s.cfg.Endpoint))
+	case svc != nil && svc.t != s.t:
+		out = append(out, "the service was made by another transport")
+	case svc != nil:
+		out = append(out, svc.faults(s.endpoint())...)
 	}
 	if s.cfg.PendingBytes < 0 {
 		out = append(out, fmt.Sprintf("PendingBytes is %d", s.cfg.PendingBytes))
