@@ -58,10 +58,12 @@ type spooling struct {
 	halt    context.CancelFunc
 	working sync.WaitGroup
 
+	wake chan struct{} // something is to be set aside
+
 	mu     sync.Mutex // guards what follows
 	aside  []unwanted // to be set aside
-	wake   chan struct{}
-	broken error // why the log cannot be kept up
+	unread error      // why the log could not be read at the last try
+	unset  error      // why a record could not be set aside at the last try
 }
 
 // unwanted is a record that the broker does not take.
@@ -115,11 +117,12 @@ func (s *spooling) forward() {
 	before := s.found.Pending
 	for {
 		r, err := s.log.Next(s.sending)
+		if s.sending.Err() != nil || errors.Is(err, spool.ErrClosed) {
+			return
+		}
+		s.note(&s.unread, err)
 		if err != nil {
-			s.fail(err)
-			if s.sending.Err() != nil || errors.Is(err, spool.ErrClosed) || !pause(s.sending, time.Second) {
-				return
-			}
+			pause(s.sending, time.Second)
 			continue
 		}
 		before--
@@ -157,7 +160,7 @@ type forwarded struct {
 func (f *forwarded) Complete(_ int, err error) {
 	switch {
 	case err == nil:
-		f.s.fail(f.s.log.Done(f.seq))
+		_ = f.s.log.Done(f.seq) // it fails when the log is closed: the next publisher sends it again
 	case sender.Unsent(err):
 		f.s.halt() // it stays on disk, for the next publisher that opens it
 	default:
@@ -176,36 +179,43 @@ func (s *spooling) refuse(seq uint64, reason string) {
 	}
 }
 
-// setAside sets aside what the broker refused. What cannot be set aside stays
-// pending, and is sent and refused again after a restart.
+// setAside sets aside what the broker refused, and tries again what the disk does
+// not take. What is left at the end stays pending, and is sent and refused again
+// after a restart.
 func (s *spooling) setAside() {
-	for {
+	for s.life.Err() == nil {
 		s.mu.Lock()
 		todo := s.aside
 		s.aside = nil
 		s.mu.Unlock()
+		var failed error
 		for _, r := range todo {
-			s.fail(s.log.SetAside(s.life, r.seq, r.reason))
+			err := s.log.SetAside(s.life, r.seq, r.reason)
+			if err != nil && !errors.Is(err, spool.ErrDone) {
+				failed = err
+				s.refuse(r.seq, r.reason)
+			}
 		}
-		if len(todo) > 0 {
+		if s.life.Err() != nil {
+			return
+		}
+		s.note(&s.unset, failed)
+		if failed != nil {
+			pause(s.life, time.Second)
 			continue
 		}
 		select {
 		case <-s.wake:
 		case <-s.life.Done():
-			return
 		}
 	}
 }
 
-// fail notes why the log cannot be kept up, unless it is being closed.
-func (s *spooling) fail(err error) {
-	if err == nil || s.life.Err() != nil || errors.Is(err, spool.ErrClosed) {
-		return
-	}
+// note notes how something of the log went at the last try.
+func (s *spooling) note(last *error, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = err
+	*last = err
 }
 
 // drain waits until what is at the broker has its outcome, or ctx ends, and
@@ -250,7 +260,7 @@ func (s *spooling) stats() observe.Spool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Err = errors.Join(st.Broken, st.MarksBroken, s.broken)
+	out.Err = errors.Join(st.Broken, st.MarksBroken, s.unread, s.unset)
 	return out
 }
 

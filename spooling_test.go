@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +181,33 @@ func TestAClosedTransportLeavesTheSpoolAsItIs(t *testing.T) {
 		closed(t, p)
 		p = holdfast.NewPublisher[string](r, placed, holdfast.Spool(dir))
 		check.Equal(t, p.Recovered().Pending, int64(5))
+		closed(t, p)
+	})
+}
+
+func TestWhatCannotBeSetAsideIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	market(t, func(t *testing.T, r *recorder) {
+		dir := t.TempDir()
+		p := holdfast.NewPublisher[string](r, placed, holdfast.Spool(dir))
+		check.NoError(t, p.Publish(t.Context(), "a"))
+		aside := filepath.Join(dir, "aside")
+		check.NoError(t, os.Rename(aside, aside+".away"))
+		check.NoError(t, os.WriteFile(aside, nil, 0o600)) // the disk takes nothing there
+		for range 3 {
+			check.NoError(t, p.Publish(t.Context(), "b", holdfast.To(transport.Address{Name: "nobody.takes.it"})))
+		}
+		check.NoError(t, p.Publish(t.Context(), "c"))
+		time.Sleep(10 * time.Second) // virtual
+		st := p.Stats().Spool
+		check.True(t, st.Pending == 3 && st.SetAside == 0 && st.Err != nil, st)
+		check.Equal(t, r.Len("orders"), 2, "the others are not held up")
+		check.NoError(t, os.Remove(aside))
+		check.NoError(t, os.Rename(aside+".away", aside))
+		check.NoError(t, p.Flush(t.Context()))
+		time.Sleep(10 * time.Second) // virtual
+		st = p.Stats().Spool
+		check.Equal(t, []any{st.Pending, st.SetAside, st.Err}, []any{int64(0), 3, nil})
 		closed(t, p)
 	})
 }
