@@ -169,6 +169,36 @@ func TestJetStreamParkedAgainAndAgainIsCountedOnce(t *testing.T) {
 	eventually(t, "the copy is gone", func() bool { return w.parked() == 0 })
 }
 
+// A dead letter that was redriven is parked like any other message, and stays what
+// it was.
+func TestJetStreamRedrivenMessageIsParked(t *testing.T) {
+	t.Parallel()
+	w := parkWorld(t, 500*time.Millisecond)
+	wnt := longWant(0)
+	wnt.DeadLetter = true
+	rx := w.started(w.source(), wnt)
+	m := &transport.Message{ID: "m1", Body: []byte("body"), Header: transport.Header{
+		"Holdfast-Subject": {"orders.placed"}, "Holdfast-Position": {"ORDERS:1:1700000000000000000"},
+	}}
+	if err := w.js.DeadLetters().Redrive(w.ctx, "billing", m); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 3; n++ {
+		d := w.receive(rx)
+		if got := d.Message(); got.ID != "m1" || got.Subject != "orders.placed" || got.Position != "ORDERS:1:1700000000000000000" || d.Deliveries() != n {
+			t.Errorf("delivery %d is delivery %d of %+v", n, d.Deliveries(), got)
+		}
+		if n == 3 {
+			w.ack(d)
+		} else if err := d.Nack(w.ctx, time.Second); err != nil {
+			t.Fatal(err)
+		} else if w.parked() != 1 {
+			t.Error("it is not parked")
+		}
+	}
+	w.nothing(rx, time.Second)
+}
+
 // What was parked comes back although the policy of today parks nothing.
 func TestJetStreamParkedMessagesOutliveTheirPolicy(t *testing.T) {
 	t.Parallel()
@@ -242,6 +272,9 @@ func TestJetStreamOrderedAndShortRetriesAreNotParked(t *testing.T) {
 	}
 	if report := w.provision(w.source(), longWant(0)); !slices.Contains(report.Created, "stream HOLDFAST_PARK") {
 		t.Errorf("long: %v", report.Created)
+	}
+	if report := w.provision(w.source(), longWant(0)); len(report.Created) > 0 || len(report.Findings) > 0 {
+		t.Errorf("once more: %v %s", report.Created, describe(report.Findings))
 	}
 }
 
