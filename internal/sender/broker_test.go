@@ -23,6 +23,8 @@ type broker struct {
 	down   chan struct{} // not nil: nobody connects before it is closed
 	alarm  error
 	silent bool // nothing is confirmed
+	full   bool // what is sent waits until the pipeline is ended as stuck
+	stuck  int  // pipelines that were ended so
 	// decide says what becomes of a message. Default: stored and confirmed.
 	decide func(m *transport.Message) fate
 }
@@ -46,6 +48,8 @@ type line struct {
 	report func(uint64, error)
 	queue  chan outcome
 	done   chan struct{}
+	torn   chan struct{} // closed when the connection is not trusted any more
+	cut    sync.Once
 	mu     sync.Mutex
 	err    error
 }
@@ -68,7 +72,7 @@ func (b *broker) OpenPipeline(ctx context.Context, report func(uint64, error)) (
 			return nil, &transport.Error{Op: "open", Kind: transport.Temporary, Err: ctx.Err()}
 		}
 	}
-	l := &line{b: b, report: report, queue: make(chan outcome, 4096), done: make(chan struct{})}
+	l := &line{b: b, report: report, queue: make(chan outcome, 4096), done: make(chan struct{}), torn: make(chan struct{})}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.opened++
@@ -91,6 +95,13 @@ func (l *line) run() {
 var errCut = &transport.Error{Op: "publish", Kind: transport.Unknown, Err: errors.New("the connection was cut")}
 
 func (l *line) Send(_ transport.Address, m *transport.Message, tag uint64) error {
+	l.b.mu.Lock()
+	full := l.b.full
+	l.b.mu.Unlock()
+	if full {
+		<-l.torn
+		return errCut
+	}
 	l.b.mu.Lock()
 	defer l.b.mu.Unlock()
 	if err := l.Err(); err != nil {
@@ -145,7 +156,15 @@ func (l *line) Waiting() error {
 	return l.b.alarm
 }
 
-func (l *line) End(bool) {
+func (l *line) End(stuck bool) {
+	l.b.mu.Lock()
+	if stuck {
+		l.b.stuck++
+	}
+	l.b.mu.Unlock()
+	if stuck {
+		l.cut.Do(func() { close(l.torn) })
+	}
 	l.fail(&transport.Error{Op: "publish", Kind: transport.Temporary, Err: transport.ErrClosed})
 	<-l.done
 	l.b.mu.Lock()

@@ -62,8 +62,12 @@ func (s *Sender) sweep() {
 		}
 		return true
 	})
-	s.unanswered()
+	found := s.unanswered()
+	p = s.pipe
 	s.mu.Unlock()
+	if found && len(s.turn) > 0 {
+		p.End(true) // the keeper may be the one whose write does not return
+	}
 	for _, tag := range over {
 		s.expire(tag, now)
 	}
@@ -103,14 +107,14 @@ func (s *Sender) expire(tag uint64, now time.Time) {
 }
 
 // unanswered gives the connection up when the oldest message at the broker has
-// waited too long for its outcome. The lock is held.
-func (s *Sender) unanswered() {
+// waited too long for its outcome, and tells that it does. The lock is held.
+func (s *Sender) unanswered() (found bool) {
 	if s.pipe == nil || s.win.flying == 0 || s.stuck {
-		return
+		return false
 	}
 	if s.alarm != nil {
 		s.clock.calm = s.clock.ticks
-		return
+		return false
 	}
 	limit := uint64(s.cfg.Confirm / tick)
 	s.win.each(func(_ uint64, e *entry) bool {
@@ -120,9 +124,11 @@ func (s *Sender) unanswered() {
 		if s.clock.ticks-max(e.sentAt, s.clock.calm) > limit {
 			s.stuck, s.flow, s.why = true, nil, errUnanswered
 			s.wakeLocked()
+			found = true
 		}
 		return false
 	})
+	return found
 }
 
 // errUnanswered is the cause when the broker did not confirm in time.

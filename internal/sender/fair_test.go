@@ -216,3 +216,50 @@ func TestAMessageThatAloneIsNotAnsweredIsFoundAndEnded(t *testing.T) {
 		})
 	}
 }
+
+func TestCloseLeavesTheConnectionToOthersUnlessSomebodyIsStuckOnIt(t *testing.T) {
+	t.Parallel()
+	for _, full := range []bool{false, true} {
+		world(t, Config{Confirm: time.Minute}, func(t *testing.T, b *broker, s *Sender, r *results) {
+			b.set(func(b *broker) { b.silent = true })
+			if _, err := s.Send(t.Context(), r.item("a")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			b.set(func(b *broker) { b.full = full })
+			var sending sync.WaitGroup
+			if full {
+				sending.Go(func() { _, _ = s.Send(t.Context(), r.item("b")) })
+				synctest.Wait()
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			began := time.Now()
+			left := s.Close(ctx)
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("Close took %v", took)
+			}
+			sending.Wait()
+			if len(left) == 0 || (b.stuck > 0) != full {
+				t.Errorf("full %v: %d left, and %d connections were broken", full, len(left), b.stuck)
+			}
+		})
+	}
+}
+
+func TestAFullSocketIsFoundOut(t *testing.T) {
+	t.Parallel()
+	world(t, Config{Confirm: time.Second}, func(t *testing.T, b *broker, s *Sender, r *results) {
+		b.set(func(b *broker) { b.full = true })
+		// The keeper itself is the first to send.
+		if _, err := s.Send(t.Context(), r.item("a")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second) // virtual
+		b.set(func(b *broker) { b.full = false })
+		time.Sleep(10 * time.Second) // virtual
+		if err, ok := r.of("a"); err != nil || !ok {
+			t.Errorf("outcome %v, told %v", err, ok)
+		}
+	})
+}

@@ -382,7 +382,9 @@ func (s *Sender) Close(ctx context.Context) []Item {
 	s.clock.stop()
 	s.mu.Unlock()
 	if p != nil {
-		p.End(len(left) > 0) // whoever sends into a full socket is let go
+		// Whoever sends into a full socket is let go. Otherwise the connection, which
+		// others may share, is as good as before.
+		p.End(len(left) > 0 && len(s.turn) > 0)
 	}
 	if kept != nil {
 		<-kept
