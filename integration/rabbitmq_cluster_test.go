@@ -24,24 +24,32 @@ import (
 func TestRabbitMQClusterLosesNothingWhenANodeIsKilled(t *testing.T) {
 	// Not beside the others: three more nodes would take the machine from them.
 	nodes := rabbittest.StartCluster(t, 3)
+	// What a dead-letter exchange could not pass on is tried again after so long, by
+	// default after three minutes.
+	nodes[0].Ctl(t, "eval", "rpc:multicall(application, set_env, [rabbit, dead_letter_worker_publisher_confirm_timeout, 2000]).")
 	urls := nodes[0].URL() + ", " + nodes[1].URL() + ", " + nodes[2].URL()
 	rmq := rabbitConnect(t, urls, rabbitmq.WithReconnectWait(20*time.Millisecond, 500*time.Millisecond), rabbitmq.WithConfirmTimeout(5*time.Second))
 	w := &rabbitWorld{TB: t, b: nodes[0], rmq: rmq, name: "cluster"}
 	rx := w.open(w.queue(nil), 50)
 	young := time.After(2 * time.Second) // see TestRabbitMQLosesNothingWhenTheBrokerIsKilled
 	back := rabbitEvents(t, rmq, transport.Reconnected)
-	startRabbitLoad(w, rx).run(func() {
+	load := startRabbitLoad(w, rx)
+	load.run(func() {
 		<-young
 		nodes[0].Kill()
 		if e := rabbitAwait(t, back, "another node is found"); strings.Contains(e.Detail, nodes[0].Addr()) {
 			t.Errorf("connected to the node that was killed: %s", e.Detail)
 		}
+		load.progress()
+		// What waits in a retry queue may wait for the node as well: RabbitMQ 3.10
+		// may go on asking the leader that the queue behind it had before, and takes
+		// that queue for full as long as it does not answer.
+		nodes[0].Restart(t)
 	})
 	w.shut(rx)
-	nodes[0].Restart(t)
 	w.b = nodes[0]
 	t.Run("trap 60: the node of a classic queue is down", func(t *testing.T) { classicNodeDown(t, w, nodes) })
-	t.Run("trap 61: quorum is lost", func(t *testing.T) { quorumLost(t, w, nodes) })
+	t.Run("trap 61: quorum is lost", func(t *testing.T) { quorumLost(t, nodes) })
 }
 
 // classicNodeDown: Trap 60. A message for a classic queue whose node is down is never
@@ -85,8 +93,11 @@ func classicNodeDown(t *testing.T, w *rabbitWorld, nodes []*rabbittest.Broker) {
 
 // quorumLost: Trap 61. With two of three nodes down a publish ends in doubt when its time
 // is over, and never as stored; with one of them back it is stored.
-func quorumLost(t *testing.T, w *rabbitWorld, nodes []*rabbittest.Broker) {
-	at := &rabbitWorld{TB: t, b: nodes[0], rmq: w.rmq, name: "quorum"}
+func quorumLost(t *testing.T, nodes []*rabbittest.Broker) {
+	// Who is connected to the node that stays has the leader of a new queue there:
+	// it has nothing to say then. Of a leader that is down others would hear a no.
+	rmq := rabbitConnect(t, nodes[0].URL(), rabbitmq.WithReconnectWait(20*time.Millisecond, 500*time.Millisecond), rabbitmq.WithConfirmTimeout(5*time.Second))
+	at := &rabbitWorld{TB: t, b: nodes[0], rmq: rmq, name: "quorum"}
 	src := at.queue(nil)
 	rx := at.open(src, 10)
 	at.publish("before")
@@ -100,7 +111,7 @@ func quorumLost(t *testing.T, w *rabbitWorld, nodes []*rabbittest.Broker) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		begun := time.Now()
-		err := w.rmq.Publish(ctx, to, m)
+		err := rmq.Publish(ctx, to, m)
 		switch {
 		case err == nil:
 			t.Fatal("a publish without a quorum is reported as stored")
@@ -112,13 +123,13 @@ func quorumLost(t *testing.T, w *rabbitWorld, nodes []*rabbittest.Broker) {
 		return doubts > 0
 	})
 	nodes[1].Restart(t)
-	at.eventually("it is stored", func() bool { return w.rmq.Publish(at.soon(), to, m) == nil })
+	at.eventually("it is stored", func() bool { return rmq.Publish(at.soon(), to, m) == nil })
 	for at.receiveAck(rx) != m.ID {
 	}
 	at.shut(rx)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := w.rmq.Close(ctx); err != nil {
+	if err := rmq.Close(ctx); err != nil {
 		t.Errorf("close: %v", err)
 	}
 }

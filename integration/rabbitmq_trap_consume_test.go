@@ -136,6 +136,36 @@ func (x *rabbitWire) cancel() error {
 	return cancel()
 }
 
+// Trap 68: a handler whose Timeout is shorter than the broker's consumer_timeout is
+// cancelled before that, and the channel with all that is on it stays.
+func TestRabbitMQTrapHandlerIsCancelledBeforeTheBrokersLimit(t *testing.T) {
+	t.Parallel()
+	b := rabbittest.Start(t, "[{rabbit, [{consumer_timeout, 10000}, {channel_tick_interval, 300}]}].")
+	w := newRabbitWorld(t, b)
+	w.queue(nil)
+	stalled := rabbitEvents(t, w.rmq, transport.Stalled)
+	var log rabbitLog
+	app := holdfast.New(holdfast.Config{Name: "slow"})
+	holdfast.Handle(app, w.rmq.Queue(rabbitmq.QueueConfig{Name: w.name}), func(ctx context.Context, m *holdfast.Message[string]) error {
+		log.add(fmt.Sprint(m.Body, m.Attempt))
+		if m.Body == "slow" && m.Attempt == 1 {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}, holdfast.Timeout(500*time.Millisecond), holdfast.Concurrency(2), holdfast.Retry{Attempts: 3, Backoff: holdfast.Constant(20 * time.Millisecond)})
+	runRabbit(t, app)
+	w.publish("slow")
+	w.publish("beside")
+	w.eventually("both are handled", func() bool {
+		all := log.all()
+		return slices.Contains(all, "slow2") && slices.Contains(all, "beside1")
+	})
+	if len(stalled) > 0 {
+		t.Errorf("the channel was lost: %+v", <-stalled)
+	}
+}
+
 // Trap 69: a broker that only cancels the consumer, as RabbitMQ 4.3 does when a
 // handler takes too long, leaves neither a silent receiver nor a lost message: it
 // is told, another consumer takes over, and what the first one gave is settled.
