@@ -199,6 +199,45 @@ func TestJetStreamRedrivenMessageIsParked(t *testing.T) {
 	w.nothing(rx, time.Second)
 }
 
+// A process that dies before it gives a copy back that is not due costs no attempt,
+// and does not make it come early.
+func TestJetStreamParkedCopyThatNobodyGaveBackIsNotCounted(t *testing.T) {
+	t.Parallel()
+	w := parkWorld(t, 500*time.Millisecond)
+	rx := w.started(w.source(), longWant(0))
+	js := w.js.JetStream()
+	if _, err := js.PauseConsumer(w.ctx, "HOLDFAST_PARK", "billing@ORDERS", time.Now().Add(3*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	w.publish("orders.placed", 1)
+	const delay = 9 * time.Second
+	d := w.receive(rx)
+	due := time.Now().Add(delay)
+	if err := d.Nack(w.ctx, delay); err != nil {
+		t.Fatal(err)
+	}
+	if err := rx.Close(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	c, err := js.Consumer(w.ctx, "HOLDFAST_PARK", "billing@ORDERS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := c.Next(natsjs.FetchMaxWait(patience)); err != nil { // and is never settled
+		t.Fatal(err)
+	} else if meta, err := m.Metadata(); err != nil || meta.NumDelivered != 1 {
+		t.Fatalf("delivery %+v, %v", meta, err)
+	}
+	d = w.receive(w.open(w.source(), longWant(0)))
+	if early := time.Until(due); early > 0 || d.Deliveries() != 2 {
+		t.Errorf("delivery %d came %v early", d.Deliveries(), early)
+	}
+	if n := w.consumer("HOLDFAST_PARK", "billing@ORDERS"); n.Config.Metadata["holdfast.returned"] == "" {
+		t.Errorf("it is not recorded: %v", n.Config.Metadata)
+	}
+	w.ack(d)
+}
+
 // What was parked comes back although the policy of today parks nothing.
 func TestJetStreamParkedMessagesOutliveTheirPolicy(t *testing.T) {
 	t.Parallel()

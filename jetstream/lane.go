@@ -26,6 +26,7 @@ type lane struct {
 	park     bool           // the consumer hands out parked copies
 	in       chan *nats.Msg // what comes goes there: the receiver's, but for parked copies
 	last     *nats.Msg      // what the sorter had in hand when it ended
+	early    []uint64       // what the sorter gave back and has not recorded
 	window   int64          // how many messages may be asked for, buffered or unsettled
 	next     string
 	acks     ackLog

@@ -60,7 +60,9 @@ func (l *lane) sorter() {
 		case <-l.r.halted:
 			return
 		case m := <-l.in:
-			if l.sort(m) {
+			done := l.sort(m)
+			l.recordEarly()
+			if done {
 				continue
 			}
 			select {
@@ -92,7 +94,7 @@ func (l *lane) sort(m *nats.Msg) bool {
 	l.arrived(m.Sub)
 	if info.deliveries > 1 {
 		// Somebody was to give it back and did not. That is not to count.
-		l.recordReturned(l.r.ctx, info.streamSeq)
+		l.early = append(l.early, info.streamSeq)
 	}
 	buf := append(make([]byte, 0, 48), `-NAK {"delay": `...)
 	buf = strconv.AppendInt(buf, int64(max(wait+parkMargin, minNakDelay)), 10)
@@ -100,6 +102,15 @@ func (l *lane) sort(m *nats.Msg) bool {
 	_ = l.r.t.nc().Publish(m.Reply, append(buf, '}'))
 	l.free()
 	return true
+}
+
+// recordEarly remembers, many at once, which hand-overs were given back.
+func (l *lane) recordEarly() {
+	if len(l.early) == 0 || len(l.in) > 0 && len(l.early) < maxReturned/2 {
+		return
+	}
+	l.recordReturned(l.r.ctx, l.early...)
+	l.early = l.early[:0]
 }
 
 // untilDue is how long a copy still has to wait.
