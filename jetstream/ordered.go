@@ -46,6 +46,7 @@ type ordered struct {
 	begun   bool      // a consumer was made
 	last    uint64    // the last sequence taken, or before the start
 	created time.Time // of the stream
+	behind  time.Time // since when the stream ends before what was read
 
 	halted  chan struct{}
 	halting sync.Once
@@ -60,6 +61,13 @@ var _ transport.Receiver = (*ordered)(nil)
 // minOrderedWindow is how much is taken ahead at least: no lease runs out, and
 // nothing is charged that is never handed out.
 const minOrderedWindow = 64
+
+// catchUp is how long a stream may end before what was read from it, as that of
+// a leader that was elected a moment ago.
+const catchUp = 30 * time.Second
+
+// errBehind is the cause meanwhile.
+var errBehind = errors.New("the stream ends before what was read from it")
 
 // errSession ends a session that is to be followed by another.
 var errSession = errors.New("the consumer is made again")
@@ -149,7 +157,19 @@ func (r *ordered) sameStream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.begun && (!info.Created.Equal(r.created) || info.State.LastSeq < r.last) {
+	anew := r.begun && !info.Created.Equal(r.created)
+	if info.State.LastSeq >= r.last {
+		r.behind = time.Time{}
+	} else if !anew {
+		if r.behind.IsZero() {
+			r.behind = time.Now()
+		}
+		if time.Since(r.behind) < catchUp {
+			return errBehind
+		}
+		anew = true // what it lost is written again under the same sequences
+	}
+	if anew {
 		r.last = 0
 		r.emit(transport.Event{Kind: transport.Recreated, Detail: "stream " + r.src.cfg.Stream + " was made anew and is read from its beginning"})
 	}
