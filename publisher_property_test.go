@@ -115,7 +115,7 @@ func (m *marketDay) run() {
 	}
 	early := r.IntN(3) == 0
 	if early {
-		time.Sleep(time.Duration(r.IntN(4000)) * time.Millisecond)
+		time.Sleep(time.Duration(r.IntN(4000)) * time.Millisecond) // virtual
 	} else {
 		callers.Wait()
 	}
@@ -206,7 +206,7 @@ func (m *marketDay) caller(g int) {
 			}
 			cancel()
 		}
-		time.Sleep(time.Duration(r.IntN(50)) * time.Millisecond)
+		time.Sleep(time.Duration(r.IntN(50)) * time.Millisecond) // virtual
 	}
 }
 

@@ -315,6 +315,14 @@ func (p *pool) receive() transport.Delivery {
 	}
 }
 
+// met tells, once, that whoever asked for the message need not wait for this
+// worker any more.
+func (w *worker) met() {
+	if w.s.cfg.Met != nil && w.owing.Swap(false) {
+		w.s.cfg.Met()
+	}
+}
+
 // fail reports the failure of a receiver to the supervisor, once.
 func (p *pool) fail(t *tap, err error) {
 	p.mu.Lock()

@@ -159,14 +159,6 @@ func (w *worker) runPlain() {
 	}
 }
 
-// met tells, once, that whoever asked for the message need not wait for this
-// worker any more.
-func (w *worker) met() {
-	if w.s.cfg.Met != nil && w.owing.Swap(false) {
-		w.s.cfg.Met()
-	}
-}
-
 // retire takes an ended worker out of the books and keeps its counts.
 func (s *Subscription) retire(w *worker) {
 	s.mu.Lock()
