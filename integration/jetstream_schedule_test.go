@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +143,44 @@ func TestJetStreamScheduledMessagesAreCancelled(t *testing.T) {
 		t.Errorf("got %s", d.Message().ID)
 	}
 	w.ack(d)
+}
+
+// A pipeline that publishes in atomic batches schedules as well.
+func TestJetStreamScheduledMessagesBesideAtomicBatches(t *testing.T) {
+	t.Parallel()
+	w := newJSWorld(t)
+	js, _ := w.connect(w.server.URL(), jetstream.AtomicBatches())
+	rx := w.started(w.source(func(c *jetstream.ConsumerConfig) {
+		c.StreamConfig = &natsjs.StreamConfig{
+			Subjects: []string{"orders.>", js.ScheduleSubjects("ORDERS")}, AllowMsgSchedules: true, AllowAtomicPublish: true,
+		}
+	}), want(100))
+	p := holdfast.NewPublisher[string](js, transport.Address{Name: "orders.placed"})
+	t.Cleanup(func() { _, _ = p.Close(context.Background()) })
+	at := time.Now().Add(2 * time.Second)
+	left := map[string]bool{}
+	for i := range 60 {
+		id := fmt.Sprintf("now-%d", i)
+		opts := []holdfast.PublishOption{}
+		if i%3 == 0 {
+			id = fmt.Sprintf("later-%d", i)
+			opts = append(opts, holdfast.At(at))
+		}
+		left[id] = true
+		p.PublishAsync(w.ctx, "body", append(opts, holdfast.ID(id))...)
+	}
+	if err := p.Flush(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for len(left) > 0 {
+		d := w.receive(rx)
+		id := d.Message().ID
+		if !left[id] || strings.HasPrefix(id, "later") && time.Now().Before(at) {
+			t.Errorf("%s came early or twice", id)
+		}
+		delete(left, id)
+		w.ack(d)
+	}
 }
 
 // Publishing it again, with another time, moves a message.
