@@ -138,7 +138,7 @@ func consumeTrial(ctx context.Context, b *bench, g *group, c *contender) (sample
 		most = heap.stop()
 	}
 	if err == nil {
-		err = errors.Join(j.tally.check(j.expected()), b.settled(ctx, j, c.parked))
+		err = errors.Join(j.tally.check(j.expected()), b.settled(ctx, j, c.held()))
 	}
 	if err := errors.Join(err, b.js.DeleteConsumer(ctx, stream, durable)); err != nil {
 		return sample{}, err
@@ -149,6 +149,14 @@ func consumeTrial(ctx context.Context, b *bench, g *group, c *contender) (sample
 	}
 	s.heap = most
 	return s, nil
+}
+
+// held is how many parked messages stay with their consumer.
+func (c *contender) held() int {
+	if c.away {
+		return 0
+	}
+	return c.parked
 }
 
 // settled waits until the server knows of no unsettled message but the parked.

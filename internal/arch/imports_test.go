@@ -41,7 +41,7 @@ func rooms() map[string][]string {
 		"internal/rabbitnode":     {},
 		"internal/arch":           {},
 		// Programs to read and run, not to import.
-		"examples": {".", "memory", "natscore", "jetstream", "rabbitmq", "transport", "recovery", "deadletter", "observe"},
+		"examples": {".", "memory", "natscore", "jetstream", "rabbitmq", "transport", "recovery", "deadletter", "observe", nats, rabbit},
 	}
 }
 
