@@ -62,8 +62,8 @@ func Domain(domain string) Option { return func(s *settings) { s.domain = domain
 func APIPrefix(prefix string) Option { return func(s *settings) { s.apiPrefix = prefix } }
 
 // Namespace starts the names of holdfast's own streams and subjects. Default:
-// "holdfast", which gives the streams HOLDFAST_DEAD and HOLDFAST_REDRIVE.
-// Letters, digits, '-' and '_' only.
+// "holdfast", which gives the streams HOLDFAST_DEAD, HOLDFAST_REDRIVE and
+// HOLDFAST_PARK. Letters, digits, '-' and '_' only.
 func Namespace(ns string) Option { return func(s *settings) { s.namespace = ns } }
 
 // DeadLetters says how the dead-letter and redrive streams are made. Zero
