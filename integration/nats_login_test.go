@@ -185,6 +185,10 @@ func TestAnNKeyThatWasReplacedIsInUseAfterTheNextReconnect(t *testing.T) {
 		return tr.Publish(t.Context(), transport.Address{Name: "hello"}, &transport.Message{}) == nil
 	})
 	coreEventually(t, "the other transport", func() bool { return js.Conn().IsConnected() })
+	// A pipeline has a connection of its own.
+	if _, err := js.OpenPipeline(coreContext(t), func(uint64, error) {}); err != nil {
+		t.Fatal(err)
+	}
 	for _, nc := range []*nats.Conn{tr.Conn(), js.Conn()} {
 		if nc.Opts.Nkey != two {
 			t.Error("the connection was made with the key that was replaced")

@@ -255,3 +255,47 @@ func TestACoreSubscriptionSaysWhatItNeeds(t *testing.T) {
 		}
 	}
 }
+
+func TestAWatchRunsWithTheLeastPermissions(t *testing.T) {
+	t.Parallel()
+	s := permittedServer(t)
+	watch := func(js *jetstream.Transport) transport.Source {
+		return js.WatchKV(jetstream.WatchConfig{Bucket: jetstream.BucketConfig{Bucket: "prices"}, Durable: "billing", Start: jetstream.StartAll()})
+	}
+	w := &jsWorld{T: t, ctx: testContext(t), server: s}
+	w.js, _ = w.connect(s.URLFor("admin", "a"))
+	w.provision(watch(w.js), want(1))
+	need := watch(w.js).(transport.Permitted).Permissions(w.ctx, want(1))
+	admin := w.js
+	permit(s, need)
+	w.js, _ = w.connect(s.URLFor("app", "b"))
+	found, err := w.js.Check(w.ctx, watch(w.js), want(1))
+	if err != nil || len(findings(found, transport.CodePermission)) > 0 {
+		t.Fatalf("check: %v %s", err, describe(found))
+	}
+	rx := w.open(watch(w.js), want(1))
+	coreEventually(t, "the admin's connection", admin.Conn().IsConnected)
+	prices, err := jetstream.OpenKV[string](w.ctx, admin, jetstream.BucketConfig{Bucket: "prices"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := prices.Put(w.ctx, "tea", "250"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.receive(rx).Ack(w.ctx); err != nil {
+		t.Error(err)
+	}
+	if last := w.js.Conn().LastError(); last != nil {
+		t.Errorf("the server refused something: %v", last)
+	}
+	for _, subject := range need.Publish {
+		fewer := need
+		fewer.Publish = slices.DeleteFunc(slices.Clone(need.Publish), func(p string) bool { return p == subject })
+		permit(s, fewer)
+		js, _ := w.connect(s.URLFor("app", "b"))
+		found, err := js.Check(w.ctx, watch(js), want(1))
+		if err != nil || len(findings(found, transport.CodePermission)) == 0 {
+			t.Errorf("without %s: %v %s", subject, err, describe(found))
+		}
+	}
+}

@@ -213,6 +213,10 @@ func TestManyAnswersComeUntilThereAreEnough(t *testing.T) {
 	}
 	stop := runApp(t, app)
 	coreEventually(t, "three listeners", func() bool { return s.Server().GlobalAccount().Interest("who") == 3 })
+	// One more listens, is slow, and declines what it has no room for.
+	full := coreOpen(t, core, natscore.SubjectConfig{Subject: "who", PendingMessages: 1}, transport.Want{Subscription: "full", Concurrency: 1, Reply: true})
+	corePublish(t, core, "who", "it takes the only place")
+	coreEventually(t, "four listeners", func() bool { return full != nil && s.Server().GlobalAccount().Interest("who") == 4 })
 	collect := func(ctx context.Context, to string, until holdfast.Until) (answers []string, refused, failed []error) {
 		for answer, err := range holdfast.RequestMany[string, string](ctx, core, transport.Address{Name: to}, "?", until, holdfast.SetHeader("Asked-By", "me")) {
 			if _, ok := errors.AsType[*holdfast.RemoteError](err); ok {

@@ -33,6 +33,7 @@ func (s *source) Permissions(ctx context.Context, want transport.Want) transport
 	for _, n := range unique(s.needs(want, behind)) {
 		p.Publish = append(p.Publish, n.subject)
 	}
+	p.Publish = widest(p.Publish)
 	if behind {
 		p.Subscribe = append(p.Subscribe, s.advisories())
 	}
@@ -195,6 +196,17 @@ func unique(needs []grant) []grant {
 	for _, n := range needs {
 		if !slices.ContainsFunc(out, func(have grant) bool { return have.subject == n.subject }) {
 			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// widest leaves out what another subject of the list allows as well.
+func widest(subjects []string) []string {
+	var out []string
+	for _, s := range subjects {
+		if !slices.ContainsFunc(subjects, func(other string) bool { return other != s && natsconn.Matches(other, s) }) {
+			out = append(out, s)
 		}
 	}
 	return out

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/holdfast-go/holdfast/internal/natsconn"
+	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -104,13 +105,17 @@ func (r *receiver) serve(s *source) error {
 	return err
 }
 
+// declined is what the reply header of a decline says. It tells one that came from
+// a listener, of which there may be others, from the word of the server.
+const declined = "declined"
+
 // decline tells whoever sent a request that nobody here will handle it, as the
 // server does where nobody listens. It does not wait.
 func (r *receiver) decline(m *nats.Msg) bool {
 	if !r.replies || m.Reply == "" {
 		return false
 	}
-	no := &nats.Msg{Subject: m.Reply, Header: nats.Header{"Status": {"503"}}}
+	no := &nats.Msg{Subject: m.Reply, Header: nats.Header{"Status": {"503"}, wire.Reply: {declined}}}
 	return r.t.conn.NATS().PublishMsg(no) == nil
 }
 

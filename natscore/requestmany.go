@@ -3,9 +3,11 @@ package natscore
 import (
 	"context"
 	"iter"
+	"sync"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -14,7 +16,7 @@ import (
 // that came then, which nobody can tell.
 func (t *Transport) RequestMany(ctx context.Context, to transport.Address, m *transport.Message) iter.Seq2[*transport.Message, error] {
 	return func(yield func(*transport.Message, error) bool) {
-		sub, guarded, stop, err := t.askMany(ctx, to, m)
+		in, guarded, stop, err := t.askMany(ctx, to, m)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -22,7 +24,10 @@ func (t *Transport) RequestMany(ctx context.Context, to transport.Address, m *tr
 		defer stop()
 		msg := &nats.Msg{Subject: to.Name}
 		for {
-			reply, err := sub.NextMsgWithContext(guarded)
+			reply, err := in.next(guarded)
+			if err == nil && reply.Header.Get(wire.Reply) == declined {
+				continue // one of those who listen has no time; others may
+			}
 			if err == nil && len(reply.Data) == 0 && reply.Header.Get("Status") == "503" {
 				err = nats.ErrNoResponders
 			}
@@ -42,8 +47,50 @@ func (t *Transport) RequestMany(ctx context.Context, to transport.Address, m *tr
 	}
 }
 
+// answers holds what came and was not taken yet.
+type answers struct {
+	mu   sync.Mutex // guards msgs; a leaf
+	msgs []*nats.Msg
+	more chan struct{} // capacity 1: look at msgs
+}
+
+// put is called by the client library.
+func (a *answers) put(m *nats.Msg) {
+	a.mu.Lock()
+	a.msgs = append(a.msgs, m)
+	a.mu.Unlock()
+	select {
+	case a.more <- struct{}{}:
+	default:
+	}
+}
+
+func (a *answers) take() *nats.Msg {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.msgs) == 0 {
+		return nil
+	}
+	m := a.msgs[0]
+	a.msgs = a.msgs[1:]
+	return m
+}
+
+func (a *answers) next(ctx context.Context) (*nats.Msg, error) {
+	for {
+		if m := a.take(); m != nil {
+			return m, nil
+		}
+		select {
+		case <-a.more:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // askMany sends the request. What it returns is to be stopped.
-func (t *Transport) askMany(ctx context.Context, to transport.Address, m *transport.Message) (sub *nats.Subscription, guarded context.Context, stop func(), err error) {
+func (t *Transport) askMany(ctx context.Context, to transport.Address, m *transport.Message) (in *answers, guarded context.Context, stop func(), err error) {
 	msg, err := encode("request", to, m)
 	if err != nil {
 		return nil, nil, nil, err
@@ -54,7 +101,8 @@ func (t *Transport) askMany(ctx context.Context, to transport.Address, m *transp
 	nc := t.conn.NATS()
 	msg.Reply = nc.NewInbox()
 	guarded, unguard := t.conn.Guard(ctx, to.Name)
-	sub, err = nc.SubscribeSync(msg.Reply)
+	in = &answers{more: make(chan struct{}, 1)}
+	sub, err := nc.Subscribe(msg.Reply, in.put)
 	if err != nil {
 		unguard()
 		return nil, nil, nil, t.writeError("request", msg, err)
@@ -71,5 +119,5 @@ func (t *Transport) askMany(ctx context.Context, to transport.Address, m *transp
 		stop()
 		return nil, nil, nil, t.writeError("request", msg, err)
 	}
-	return sub, guarded, stop, nil
+	return in, guarded, stop, nil
 }
