@@ -70,6 +70,7 @@ func plan(scale float64) []*group {
 	var all []*group
 	all = append(all, engineGroups()...)
 	all = append(all, consumeGroups()...)
+	all = append(all, batchGroups()...)
 	all = append(all, failureGroups()...)
 	all = append(all, memoryGroups()...)
 	all = append(all, publishGroups()...)
