@@ -2,9 +2,9 @@ package holdfast
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -299,7 +299,10 @@ const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 func newID() string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(time.Now().UnixMilli())<<16)
-	rand.Read(b[6:]) // never fails: crypto/rand ends the process instead
+	// Random enough to be unique: ChaCha8, seeded by the operating system. An ID
+	// is no secret.
+	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
+	binary.BigEndian.PutUint16(b[6:], uint16(rand.Uint32()))
 	return encodeID(b)
 }
 
