@@ -23,6 +23,10 @@ type terms struct {
 	copies int
 	// gone are messages that were accepted and then removed on purpose.
 	gone func(id, span) bool
+	// overtaken is how many messages may be stored behind later ones: those that
+	// the broker refused for a moment, while others were under way. They are no
+	// reordering, which is for connections that break.
+	overtaken int
 	// aside is how many accepted messages the publisher says it has set aside.
 	aside int
 }
@@ -33,6 +37,7 @@ type tally struct {
 	Lost       int // accepted and not stored
 	Duplicated int // copies beyond the first
 	Reordered  int // first copies behind a later one of their lane
+	Overtaken  int // the same, where it is allowed
 	Refused    int // with a certain outcome
 	Unknown    int // the publisher says that it does not know
 	Phantom    int // refused for certain and stored all the same
@@ -59,7 +64,9 @@ func check(l *ledger, stored []string, t terms) tally {
 			r.Duplicated++
 			continue
 		}
-		if top, seen := highest[name.lane]; seen && name.n < top {
+		if top, seen := highest[name.lane]; seen && name.n < top && r.Overtaken < t.overtaken {
+			r.Overtaken++
+		} else if seen && name.n < top {
 			r.Reordered++
 			r.first(r.Reordered, "%v is stored behind %s-%d", name, name.lane, top)
 		}

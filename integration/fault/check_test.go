@@ -38,6 +38,7 @@ func TestTheCheckerNoticesWhatIsBroken(t *testing.T) {
 		broken string // part of what is said; empty when all is well
 	}{
 		{"all is well", three, []string{"m-0", "m-1", "m-2"}, terms{}, tally{Accepted: 3, Stored: 3}, ""},
+		{"overtaken where that is allowed", three, []string{"m-1", "m-0", "m-2"}, terms{overtaken: 1}, tally{Accepted: 3, Stored: 3, Overtaken: 1}, ""},
 		{"a lost message", three, []string{"m-0", "m-2"}, terms{}, tally{Accepted: 3, Stored: 2, Lost: 1}, "[m-1]"},
 		{"lost, but set aside", three, []string{"m-0", "m-2"}, terms{aside: 1}, tally{Accepted: 3, Stored: 2}, ""},
 		{

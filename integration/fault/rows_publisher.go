@@ -188,6 +188,8 @@ func unroutable(t *trial) error {
 // deleted: the queue or the stream is deleted under a publisher, and comes back.
 func deleted(t *trial) error {
 	t.terms.mayRefuse = func(id) bool { return true }
+	// While a stream is made anew, some are refused for a moment and others not.
+	t.terms.overtaken = window
 	if err := t.b.create(t.ctx, t.name, 0); err != nil {
 		return err
 	}
