@@ -47,7 +47,9 @@ func (t *trial) dieSoon(p *publisher, die bool) error {
 // killSpool: the publisher with a spool is killed, and the next one on the same
 // spool sends what is left, before anything new.
 func killSpool(t *trial) error {
-	t.terms.window, t.terms.spooled = window, true
+	// Besides what is under way: what was confirmed right before the kill, and
+	// whose mark was not written yet.
+	t.terms.window, t.terms.spooled = 2*window, true
 	if err := t.b.create(t.ctx, t.name, 0); err != nil {
 		return err
 	}
