@@ -131,6 +131,9 @@ func TestJetStreamMirrorsSourcesAndRepublishing(t *testing.T) {
 		Name: "ORDERS", SubjectTransforms: []natsjs.SubjectTransformConfig{{Source: "orders.>", Destination: "moved.>"}},
 	}}}, func(c *jetstream.ConsumerConfig) { c.Subjects = []string{"moved.new.*"} }), want(1))
 	sub, err := w.server.Conn().SubscribeSync("stored.>")
+	if err == nil {
+		err = w.server.Conn().Flush() // the publish goes over another connection
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
