@@ -20,7 +20,7 @@ var ErrRecord = errors.New("the record is not a message")
 // can be sent: strings and the body with their lengths before them, numbers as
 // varints, headers in the order of their names.
 func Encode(to transport.Address, m *transport.Message) []byte {
-	b := make([]byte, 0, 64+len(m.Body)+len(m.ID)+len(to.Name)+len(to.Key))
+	b := make([]byte, 0, 256+len(m.Body)+len(m.ID)+len(to.Name)+len(to.Key))
 	b = append(b, recordVersion)
 	for _, s := range [...]string{to.Name, to.Key, m.ID, m.DedupID, m.Key, m.ContentType} {
 		b = appendString(b, s)
@@ -45,7 +45,8 @@ func Encode(to transport.Address, m *transport.Message) []byte {
 			b = appendString(b, value)
 		}
 	}
-	return appendString(b, string(m.Body))
+	b = binary.AppendUvarint(b, uint64(len(m.Body)))
+	return append(b, m.Body...)
 }
 
 func appendString(b []byte, s string) []byte {
