@@ -116,7 +116,7 @@ func (p *Publisher[T]) PublishAsync(ctx context.Context, body T, opts ...Publish
 
 // start takes the message of f.
 func (p *publishing) start(ctx context.Context, f *Future) error {
-	f.p, f.started = p, time.Now()
+	f.p, f.started = p, p.clock()
 	if p.spool != nil || p.err != nil {
 		if err := p.publish(ctx, &f.o); err != nil {
 			return err
@@ -127,7 +127,7 @@ func (p *publishing) start(ctx context.Context, f *Future) error {
 	if ctx.Err() != nil {
 		return notSent(f.o.to, context.Cause(ctx))
 	}
-	it := sender.Item{To: f.o.to, M: &f.o.m, Then: (*completion)(f), Until: f.started.Add(p.timeout)}
+	it := sender.Item{To: f.o.to, M: &f.o.m, Then: (*completion)(f), Within: p.timeout}
 	if ctx.Done() != nil {
 		it.Ctx = ctx
 	}

@@ -94,7 +94,7 @@ func openSpool(p *publishing, cfg *spoolConfig) error {
 
 // publish writes messages to disk, all or none.
 func (s *spooling) publish(ctx context.Context, messages ...*outgoing) error {
-	started := time.Now()
+	started := s.p.clock()
 	records := make([][]byte, len(messages))
 	for i, o := range messages {
 		records[i] = sender.Encode(o.to, &o.m)

@@ -44,7 +44,6 @@ func (s *Sender) armLocked() {
 // sweep is called every tick: it gives up what nobody waits for any longer, and
 // finds out that the broker does not answer.
 func (s *Sender) sweep() {
-	now := time.Now()
 	s.mu.Lock()
 	p := s.pipe
 	s.mu.Unlock()
@@ -57,7 +56,7 @@ func (s *Sender) sweep() {
 	s.alarm = alarm
 	var over []uint64
 	s.win.each(func(tag uint64, e *entry) bool {
-		if e.over(now) {
+		if e.over(s.clock.ticks) {
 			over = append(over, tag)
 		}
 		return true
@@ -69,7 +68,7 @@ func (s *Sender) sweep() {
 		p.End(true) // the keeper may be the one whose write does not return
 	}
 	for _, tag := range over {
-		s.expire(tag, now)
+		s.expire(tag)
 	}
 	s.mu.Lock()
 	s.clock.armed = false
@@ -88,14 +87,14 @@ func (s *Sender) sweep() {
 const watchTicks = uint64(time.Second / tick)
 
 // over tells whether nobody waits for e any longer.
-func (e *entry) over(now time.Time) bool {
-	return e.item.Ctx != nil && e.item.Ctx.Err() != nil || !e.item.Until.IsZero() && now.After(e.item.Until)
+func (e *entry) over(now uint64) bool {
+	return e.item.Ctx != nil && e.item.Ctx.Err() != nil || e.due > 0 && now >= e.due
 }
 
-func (s *Sender) expire(tag uint64, now time.Time) {
+func (s *Sender) expire(tag uint64) {
 	s.mu.Lock()
 	e := s.win.at(tag)
-	if e == nil || !e.over(now) {
+	if e == nil || !e.over(s.clock.ticks) {
 		s.mu.Unlock()
 		return
 	}

@@ -62,7 +62,7 @@ func TestWhoGivesUpWaitingLeavesTheRoomToOthers(t *testing.T) {
 		b.set(func(b *broker) { b.silent = true })
 		for _, id := range names(2) {
 			it := r.item(id)
-			it.Until = time.Now().Add(time.Second)
+			it.Within = time.Second
 			if _, err := s.Send(t.Context(), it); err != nil {
 				t.Fatal(err)
 			}
@@ -72,7 +72,7 @@ func TestWhoGivesUpWaitingLeavesTheRoomToOthers(t *testing.T) {
 		for i := range 20 {
 			all.Go(func() {
 				it := r.item(fmt.Sprint("late", i))
-				it.Until = time.Now().Add(time.Second + tick*time.Duration(i%4))
+				it.Within = time.Second + tick*time.Duration(i%4)
 				_, err := s.Send(t.Context(), it)
 				if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 					t.Error(err)

@@ -87,12 +87,13 @@ func (s *Sender) notSent(to transport.Address, cause error) error {
 	}
 	return &transport.Error{
 		Op: "publish", Address: to.String(), Kind: transport.Temporary,
-		Err: errors.Join(fmt.Errorf("no room among the unconfirmed messages: %w", cause), why),
+		Err:  errors.Join(fmt.Errorf("no room among the unconfirmed messages: %w", cause), why),
+		Hint: "the broker is away or confirms less than is published: wait longer, publish less, or give the publisher a larger Window or a Spool",
 	}
 }
 
 func closedError(to transport.Address) error {
-	return &transport.Error{Op: "publish", Address: to.String(), Kind: transport.Permanent, Err: transport.ErrClosed}
+	return &transport.Error{Op: "publish", Address: to.String(), Kind: transport.Permanent, Err: transport.ErrClosed, Hint: "publish before the publisher is closed"}
 }
 
 // errClosing is the cause when Close could not wait any longer.

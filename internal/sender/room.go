@@ -7,7 +7,7 @@ import (
 )
 
 // reserve waits for room for one message until ctx ends or its time is over.
-func (s *Sender) reserve(ctx context.Context, it Item, size int) error {
+func (s *Sender) reserve(ctx context.Context, it *Item, size int) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -22,7 +22,7 @@ func (s *Sender) reserve(ctx context.Context, it Item, size int) error {
 	w := &waiter{size: size, told: make(chan struct{})}
 	s.waiting = append(s.waiting, w)
 	s.mu.Unlock()
-	err := await(it.Until, func(over <-chan time.Time) error {
+	err := await(it, func(over <-chan time.Time) error {
 		select {
 		case <-w.told:
 			return nil

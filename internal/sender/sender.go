@@ -60,8 +60,9 @@ type Item struct {
 	Then Completer
 	// Ctx gives the message up when it ends; nil for one that is never given up.
 	Ctx context.Context
-	// Until gives the message up as well; zero for never.
-	Until time.Time
+	// Within gives the message up as well, so long after Send was called, to a
+	// tenth of a second; zero for never.
+	Within time.Duration
 	// Again: a copy of it may be at the broker from before. On an item that Close
 	// hands back: a copy of it may be there.
 	Again bool
@@ -129,14 +130,14 @@ func New(t transport.Transport, cfg Config) *Sender {
 // message was not taken and was not sent.
 func (s *Sender) Send(ctx context.Context, it Item) (tag uint64, err error) {
 	size := len(it.M.Body)
-	if err := s.reserve(ctx, it, size); err != nil {
+	if err := s.reserve(ctx, &it, size); err != nil {
 		return 0, err
 	}
 	select {
 	case s.turn <- struct{}{}:
 	default:
 		// Somebody writes to a socket that takes nothing, or others are before us.
-		if err := await(it.Until, func(over <-chan time.Time) error {
+		if err := await(&it, func(over <-chan time.Time) error {
 			select {
 			case s.turn <- struct{}{}:
 				return nil
@@ -155,14 +156,18 @@ func (s *Sender) Send(ctx context.Context, it Item) (tag uint64, err error) {
 	return tag, err
 }
 
-// await calls wait with a channel that fires at until.
-func await(until time.Time, wait func(over <-chan time.Time) error) error {
-	if until.IsZero() {
+// await calls wait with a channel that fires when the time of it is over, and
+// takes what that took off the time.
+func await(it *Item, wait func(over <-chan time.Time) error) error {
+	if it.Within == 0 {
 		return wait(nil)
 	}
-	t := time.NewTimer(time.Until(until))
+	began := time.Now()
+	t := time.NewTimer(it.Within)
 	defer t.Stop()
-	return wait(t.C)
+	err := wait(t.C)
+	it.Within = max(it.Within-time.Since(began), 1)
+	return err
 }
 
 // put enters it into the window and sends it, if messages flow. The caller has

@@ -319,7 +319,7 @@ func TestDeadlinesEndWhatIsUnderWay(t *testing.T) {
 	world(t, Config{}, func(t *testing.T, b *broker, s *Sender, r *results) {
 		b.set(func(b *broker) { b.down = make(chan struct{}) })
 		it := r.item("a")
-		it.Until = time.Now().Add(time.Second)
+		it.Within = time.Second
 		if _, err := s.Send(t.Context(), it); err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ type entry struct {
 	tries   int
 	copies  int    // of it that may be at the broker
 	born    uint64 // ticks of the clock
+	due     uint64 // when it is given up; zero for never
 	sentAt  uint64
 	refused uint64 // when the broker first refused it for a moment, plus one
 	killed  int    // connections that ended for want of its outcome alone
@@ -47,6 +48,9 @@ func (w *window) push(it Item, size int, now uint64) (uint64, *entry) {
 	w.reserved--
 	e := w.slot(tag)
 	*e = entry{item: it, size: size, state: queued, born: now}
+	if it.Within > 0 {
+		e.due = now + uint64((it.Within+tick-1)/tick) + 1 // the tick that runs has begun before
+	}
 	if it.Again {
 		e.copies = 1
 	}
