@@ -10,9 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 )
 
@@ -123,14 +125,7 @@ func dialWhenUp(t *testing.T, url string) *jetstream.Transport {
 // fillBucket writes so many keys.
 func fillBucket(t *testing.T, js *jetstream.Transport, keys int) {
 	t.Helper()
-	raw := js.JetStream()
-	for i := range keys {
-		if _, err := raw.PublishAsync(fmt.Sprintf("$KV.numbers.shop.%d.key", i), []byte("a value of some length")); err != nil {
-			t.Fatal(err)
-		}
-		if i%1000 == 999 {
-			<-raw.PublishAsyncComplete()
-		}
-	}
-	<-raw.PublishAsyncComplete()
+	natstest.Fill(t, js.JetStream(), keys, func(i int) *nats.Msg {
+		return &nats.Msg{Subject: fmt.Sprintf("$KV.numbers.shop.%d.key", i), Data: []byte("a value of some length")}
+	})
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
@@ -38,20 +38,12 @@ func longWant(prefetch int) transport.Want {
 // fill stores n messages with IDs m1, m2, ... without waiting for each.
 func (w *jsWorld) fill(subject string, n int) {
 	w.Helper()
-	js := w.js.JetStream()
-	for i := range n {
-		if _, err := js.PublishAsync(subject, fmt.Appendf(nil, "body %d", i+1), natsjs.WithMsgID(fmt.Sprintf("m%d", i+1))); err != nil {
-			w.Fatal(err)
-		}
-		if i%1000 != 999 && i != n-1 {
-			continue
-		}
-		select {
-		case <-js.PublishAsyncComplete():
-		case <-w.ctx.Done():
-			w.Fatal("the messages were not stored")
-		}
-	}
+	natstest.Fill(w, w.js.JetStream(), n, func(i int) *nats.Msg {
+		m := nats.NewMsg(subject)
+		m.Data = fmt.Appendf(nil, "body %d", i+1)
+		m.Header.Set(nats.MsgIdHdr, fmt.Sprintf("m%d", i+1))
+		return m
+	})
 }
 
 // parked is how many messages the park stream holds.

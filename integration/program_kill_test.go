@@ -119,24 +119,20 @@ func publishBacklog(t *testing.T, js jetstream.JetStream, n int) {
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "WORK", Subjects: []string{"work.>"}}); err != nil {
 		t.Fatal(err)
 	}
-	for i := 1; i <= n; i++ {
+	natstest.Fill(t, js, n, func(i int) *nats.Msg {
 		kind := "ok"
 		switch {
-		case i%100 == 0:
+		case (i+1)%100 == 0:
 			kind = "poison"
-		case i%10 == 0:
+		case (i+1)%10 == 0:
 			kind = "flaky"
 		}
-		id := fmt.Sprintf("w-%d", i)
-		if _, err := js.PublishAsync("work.item", []byte(kind+" "+id), jetstream.WithMsgID(id)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	select {
-	case <-js.PublishAsyncComplete():
-	case <-time.After(time.Minute):
-		t.Fatal("the backlog was not confirmed")
-	}
+		id := fmt.Sprintf("w-%d", i+1)
+		m := nats.NewMsg("work.item")
+		m.Data = []byte(kind + " " + id)
+		m.Header.Set(nats.MsgIdHdr, id)
+		return m
+	})
 }
 
 // pending is what the consumer has still to be done with.
