@@ -23,6 +23,8 @@ const (
 	marksSuffix   = ".done"
 	temporary     = ".tmp"
 
+	quarantineSuffix = ".bad"
+
 	asideDir      = "aside"
 	quarantineDir = "quarantine"
 	lockName      = "lock"

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -64,6 +65,7 @@ func (f diskFile) Size() (int64, error) {
 func (f diskFile) Sync() error { return syncData(f.File) }
 
 func (disk) Prepare(dir string) error {
+	parents := naming(dir)
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return err
 	}
@@ -73,8 +75,27 @@ func (disk) Prepare(dir string) error {
 	if err := os.Chmod(dir, dirMode); err != nil {
 		return err
 	}
-	// The directory itself may be new.
-	return disk{}.SyncDir(filepath.Dir(dir))
+	for _, parent := range parents {
+		if err := (disk{}).SyncDir(parent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// naming returns the directories that must be synced so that dir is found after a
+// power loss: its parent, for dir itself may be new, and the parent of each
+// directory above it that is not there yet.
+func naming(dir string) []string {
+	var parents []string
+	for {
+		parent := filepath.Dir(dir)
+		parents = append(parents, parent)
+		if _, err := os.Lstat(parent); parent == dir || !errors.Is(err, fs.ErrNotExist) {
+			return parents
+		}
+		dir = parent
+	}
 }
 
 // checkDir refuses a directory that is not safe to write to or was hardly meant.
@@ -126,13 +147,23 @@ func known(name string) bool {
 	case lockName, asideDir, quarantineDir:
 		return true
 	}
-	for _, suffix := range []string{segmentSuffix, marksSuffix, temporary, ".bad"} {
-		if strings.HasSuffix(name, suffix) {
-			return true
-		}
-	}
-	return false
+	_, segment := firstOf(name, segmentSuffix)
+	_, marks := firstOf(name, marksSuffix)
+	return segment || marks || quarantined(name)
 }
+
+// quarantined reports whether a file is called as those in quarantine are.
+func quarantined(name string) bool {
+	name = strings.TrimPrefix(strings.TrimSuffix(name, temporary), asideDir+"-")
+	place, ok := strings.CutSuffix(name, quarantineSuffix)
+	first, off, _ := strings.Cut(place, "-")
+	_, err := strconv.ParseUint(off, 10, 63)
+	_, isSegment := firstOf(first+segmentSuffix, segmentSuffix)
+	return ok && err == nil && isSegment
+}
+
+// unlockHint says how to get at a spool that somebody writes.
+const unlockHint = "end that one first, or give this one a directory of its own"
 
 func (disk) Lock(name string) (io.Closer, error) { return lockFile(name) }
 

@@ -13,13 +13,14 @@ import (
 // records and one that writes marks. A log has two: what waits, and what was set
 // aside. It is safe for concurrent use.
 type journal struct {
-	fs      FS
-	dir     string
-	limit   int64 // of a segment
-	writer  writer
-	marker  marker
-	workers sync.WaitGroup
-	over    chan struct{} // closed when both goroutines have ended
+	fs       FS
+	dir      string
+	limit    int64         // of a segment
+	patience time.Duration // of an append; zero without a limit
+	writer   writer
+	marker   marker
+	workers  sync.WaitGroup
+	over     chan struct{} // closed when both goroutines have ended
 
 	mu       sync.Mutex // guards what follows; a leaf, never held across I/O
 	segs     []*segment // in order; the last is the newest and is never removed
@@ -43,11 +44,20 @@ type request struct {
 	records [][]byte
 	sums    []uint32
 	bytes   int64
-	taken   bool       // the writer has it; guarded by the journal's mutex
-	done    chan error // capacity 1
+	taken   bool        // the writer has it; guarded by the journal's mutex
+	done    chan error  // capacity 1
+	timer   *time.Timer // nil without patience
 	// Set before done: where the first record is.
 	seq   uint64
 	place place
+}
+
+// late returns the channel that fires when the patience is over, or nil.
+func (r *request) late() <-chan time.Time {
+	if r.timer == nil {
+		return nil
+	}
+	return r.timer.C
 }
 
 // place is where a record lies.
@@ -96,23 +106,29 @@ func (j *journal) append(ctx context.Context, records [][]byte, limit int64) (ui
 	if err := j.enqueue(r, limit); err != nil {
 		return 0, place{}, err
 	}
+	over := context.DeadlineExceeded
 	select {
 	case err := <-r.done:
 		return j.answer(r, err)
+	case <-r.late():
 	case <-ctx.Done():
+		over = ctx.Err()
 	}
 	if j.withdraw(r) {
-		return 0, place{}, fmt.Errorf("spool: append: nothing was written: %w", ctx.Err())
+		return 0, place{}, fmt.Errorf("spool: append: nothing was written: %w", over)
 	}
 	select {
 	case err := <-r.done:
 		return j.answer(r, err)
 	default:
-		return 0, place{}, fmt.Errorf("%w: the disk did not answer in time; the records may be kept or not: %w", ErrUnknown, ctx.Err())
+		return 0, place{}, fmt.Errorf("%w: the disk did not answer in time; the records may be kept or not: %w", ErrUnknown, over)
 	}
 }
 
 func (j *journal) answer(r *request, err error) (uint64, place, error) {
+	if r.timer != nil {
+		r.timer.Stop()
+	}
 	seq, at := r.seq, r.place
 	j.mu.Lock()
 	clear(r.records)
@@ -129,8 +145,14 @@ func (j *journal) request(records [][]byte) *request {
 		r, j.free = j.free[n-1], j.free[:n-1]
 	}
 	j.mu.Unlock()
-	if r == nil {
+	switch {
+	case r == nil:
 		r = &request{done: make(chan error, 1)}
+		if j.patience > 0 {
+			r.timer = time.NewTimer(j.patience)
+		}
+	case r.timer != nil:
+		r.timer.Reset(j.patience)
 	}
 	r.records, r.sums, r.bytes, r.taken = append(r.records[:0], records...), r.sums[:0], 0, false
 	for _, data := range records {

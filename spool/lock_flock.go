@@ -27,9 +27,9 @@ func lockFile(name string) (io.Closer, error) {
 			return nil, fmt.Errorf("lock %s: %w", name, err)
 		}
 		if pid := strings.TrimSpace(string(holder[:n])); pid != "" {
-			return nil, fmt.Errorf("%w: process %s", ErrLocked, pid)
+			return nil, fmt.Errorf("%w: process %s writes here; %s", ErrLocked, pid, unlockHint)
 		}
-		return nil, ErrLocked
+		return nil, fmt.Errorf("%w; %s", ErrLocked, unlockHint)
 	}
 	// The process ID helps people only; a full disk must not prevent the lock.
 	if f.Truncate(0) == nil {

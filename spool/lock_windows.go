@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"syscall"
@@ -17,7 +18,7 @@ func lockFile(name string) (io.Closer, error) {
 	const sharingViolation = syscall.Errno(32)
 	h, err := syscall.CreateFile(p, syscall.GENERIC_READ|syscall.GENERIC_WRITE, 0, nil, syscall.OPEN_ALWAYS, syscall.FILE_ATTRIBUTE_NORMAL, 0)
 	if errors.Is(err, sharingViolation) {
-		return nil, ErrLocked
+		return nil, fmt.Errorf("%w; %s", ErrLocked, unlockHint)
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "lock", Path: name, Err: err}

@@ -80,9 +80,10 @@ func Open(ctx context.Context, dir string, opts Options) (*Log, Recovery, error)
 // returned.
 //
 // Errors are ErrFull and ErrTooLarge (nothing was written), ErrWrite (the disk
-// refused, the records are not accepted), ErrUnknown (the context ended while
-// the disk was at work), ErrClosed, and the context's own when it ended before
-// anything was written.
+// refused, the records are not accepted), ErrUnknown (the context or the patience
+// ended while the disk was at work), ErrClosed, and the context's own when it
+// ended before anything was written; context.DeadlineExceeded stands for the
+// patience.
 func (l *Log) Append(ctx context.Context, records ...[]byte) (uint64, error) {
 	if len(records) == 0 {
 		return 0, nil

@@ -20,7 +20,7 @@ func (q quarantine) dir() string { return filepath.Join(q.root, quarantineDir) }
 // describe names the file that damage belongs into. sub is the folder of the
 // segment below the root.
 func (q quarantine) describe(sub string, first uint64, g gap) Damage {
-	name := fmt.Sprintf("%020d-%d.bad", first, g.off)
+	name := fmt.Sprintf("%020d-%d%s", first, g.off, quarantineSuffix)
 	if sub != "" {
 		name = sub + "-" + name
 	}
@@ -84,7 +84,7 @@ func (q quarantine) count() int {
 	}
 	n := 0
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) == ".bad" {
+		if filepath.Ext(e.Name()) == quarantineSuffix {
 			n++
 		}
 	}

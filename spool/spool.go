@@ -16,8 +16,8 @@ var (
 	// ErrWrite says that the disk refused: the records are not accepted. The next
 	// Append tries again.
 	ErrWrite = errors.New("spool cannot write")
-	// ErrUnknown says that the context ended while the disk was at work: the
-	// records may be kept or not.
+	// ErrUnknown says that the context or the patience ended while the disk was at
+	// work: the records may be kept or not.
 	ErrUnknown = errors.New("spool: outcome unknown")
 	// ErrClosed says that the log was closed.
 	ErrClosed = errors.New("spool is closed")
@@ -46,6 +46,9 @@ type Options struct {
 	// SegmentBytes is the size at which a new file is begun. Zero means 16 MiB, or
 	// an eighth of MaxBytes where that is less.
 	SegmentBytes int64
+	// Patience bounds how long an Append waits for the disk, as a deadline of its
+	// context does at a higher price. Zero means as long as the context allows.
+	Patience time.Duration
 	// FS is where the files are. Nil means the real disk.
 	FS FS
 }
@@ -53,6 +56,9 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	if o.MaxBytes < 0 || o.SegmentBytes < 0 {
 		return o, fmt.Errorf("spool: MaxBytes %d and SegmentBytes %d must not be negative; zero means the default", o.MaxBytes, o.SegmentBytes)
+	}
+	if o.Patience < 0 {
+		return o, fmt.Errorf("spool: Patience %v must not be negative; zero means without a limit", o.Patience)
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = defaultMaxBytes

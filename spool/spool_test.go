@@ -301,7 +301,7 @@ func TestOneLogAtATimeWrites(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l, _ := open(t, dir, spool.Options{})
-	if _, _, err := spool.Open(t.Context(), dir, spool.Options{}); !errors.Is(err, spool.ErrLocked) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+	if _, _, err := spool.Open(t.Context(), dir, spool.Options{}); !errors.Is(err, spool.ErrLocked) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) || !strings.Contains(err.Error(), "a directory of its own") {
 		t.Fatalf("second: %v", err)
 	}
 	closeLog(t, l)
@@ -360,11 +360,15 @@ func TestAnUnsafeDirectoryIsRefused(t *testing.T) {
 	if err := os.Symlink(t.TempDir(), link); err != nil {
 		t.Fatal(err)
 	}
+	unfinished := t.TempDir()
+	if err := os.WriteFile(filepath.Join(unfinished, "thesis.tmp"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	inside := t.TempDir()
 	if err := os.Symlink(filepath.Join(foreign, "letter.txt"), filepath.Join(inside, "00000000000000000001.seg")); err != nil {
 		t.Fatal(err)
 	}
-	for dir, word := range map[string]string{foreign: "letter.txt", link: "symlink", inside: "symlink", filepath.Join(foreign, "letter.txt"): "not a directory"} {
+	for dir, word := range map[string]string{foreign: "letter.txt", link: "symlink", inside: "symlink", unfinished: "thesis.tmp", filepath.Join(foreign, "letter.txt"): "not a directory"} {
 		if _, _, err := spool.Open(t.Context(), dir, spool.Options{}); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v, want a word about %q", dir, err, word)
 		}

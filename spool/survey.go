@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 )
 
 // survey is what a directory of segments holds, found without changing it.
@@ -17,7 +16,7 @@ type survey struct {
 	dir      string
 	parts    []*part // in order
 	dead     []uint64
-	orphans  []string // marks without a segment, and files that were never finished
+	orphans  []string // marks without a segment
 	badMarks int
 	torn     int64  // bytes that a crash left
 	seq      uint64 // greater than every number seen, at least 1
@@ -51,9 +50,6 @@ func takeSurvey(ctx context.Context, fsys FS, dir string) (*survey, error) {
 		}
 		if _, ok := firstOf(name, marksSuffix); ok {
 			marked = append(marked, name)
-		}
-		if strings.HasSuffix(name, temporary) {
-			v.orphans = append(v.orphans, name)
 		}
 	}
 	v.chain()
