@@ -58,7 +58,8 @@ type spooling struct {
 	halt    context.CancelFunc
 	working sync.WaitGroup
 
-	wake chan struct{} // something is to be set aside
+	wake   chan struct{} // something is to be set aside
+	drafts sync.Pool     // of *draft
 
 	mu     sync.Mutex // guards what follows
 	aside  []unwanted // to be set aside
@@ -79,7 +80,9 @@ func openSpool(p *publishing, cfg *spoolConfig) error {
 	}
 	// It lives until Close, not as long as a call.
 	life, end := context.WithCancel(context.Background())
-	log, found, err := spool.Open(life, cfg.dir, cfg.opts)
+	opts := cfg.opts
+	opts.Patience = p.timeout
+	log, found, err := spool.Open(life, cfg.dir, opts)
 	if err != nil {
 		end()
 		return spoolError("open spool", cfg.dir, err)
@@ -95,13 +98,9 @@ func openSpool(p *publishing, cfg *spoolConfig) error {
 // publish writes messages to disk, all or none.
 func (s *spooling) publish(ctx context.Context, messages ...*outgoing) error {
 	started := s.p.clock()
-	records := make([][]byte, len(messages))
-	for i, o := range messages {
-		records[i] = sender.Encode(o.to, &o.m)
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.p.timeout)
-	defer cancel()
-	_, err := s.log.Append(ctx, records...)
+	d := s.draft(messages)
+	_, err := s.log.Append(ctx, d.records...)
+	s.drafts.Put(d)
 	if err != nil {
 		err = spoolError("publish", s.p.address, err)
 	}
@@ -109,6 +108,35 @@ func (s *spooling) publish(ctx context.Context, messages ...*outgoing) error {
 		s.p.tell(o, started, 1, err)
 	}
 	return err
+}
+
+// draft holds messages as records while they are written. Drafts are reused: the
+// log keeps nothing of them.
+type draft struct {
+	buf     []byte
+	ends    []int
+	records [][]byte // of buf
+}
+
+// largestDraft is how many bytes a draft may hold on to.
+const largestDraft = 64 << 10
+
+func (s *spooling) draft(messages []*outgoing) *draft {
+	d, ok := s.drafts.Get().(*draft)
+	if !ok || cap(d.buf) > largestDraft {
+		d = &draft{}
+	}
+	d.buf, d.ends, d.records = d.buf[:0], d.ends[:0], d.records[:0]
+	for _, o := range messages {
+		d.buf = sender.AppendRecord(d.buf, o.to, &o.m)
+		d.ends = append(d.ends, len(d.buf))
+	}
+	begin := 0
+	for _, end := range d.ends {
+		d.records = append(d.records, d.buf[begin:end])
+		begin = end
+	}
+	return d
 }
 
 // forward hands what is on disk to the sender, in order. What was there when the

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-go/holdfast/spool"
@@ -103,6 +104,40 @@ func TestAFileWhoseSyncFailedIsNeverTrustedAgain(t *testing.T) {
 	for _, b := range d.broken {
 		t.Error(b)
 	}
+}
+
+func TestAHungDiskHoldsNobodyBeyondThePatience(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newSimDisk(seed())
+		l, _ := open(t, "/spool", spool.Options{FS: d.boot(), Patience: time.Minute})
+		hangs := make(chan struct{})
+		d.setFault(func(op, name string) error {
+			if op == "sync" && strings.HasSuffix(name, ".seg") {
+				<-hangs
+			}
+			return nil
+		})
+		began := time.Now()
+		_, err := l.Append(t.Context(), []byte("in the disk's hands"))
+		if !errors.Is(err, spool.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("while it is written: %v", err)
+		}
+		_, err = l.Append(t.Context(), []byte("still waiting"))
+		if errors.Is(err, spool.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("before it is written: %v", err)
+		}
+		if waited := time.Since(began); waited != 2*time.Minute {
+			t.Errorf("both waited %v", waited)
+		}
+		close(hangs)
+		add(t, l, "after it")
+		for _, want := range []string{"in the disk's hands", "after it"} {
+			if r := next(t, l); string(r.Data) != want {
+				t.Errorf("read %q, want %q", r.Data, want)
+			}
+		}
+	})
 }
 
 func TestAHungDiskHoldsNobodyBeyondTheirContext(t *testing.T) {

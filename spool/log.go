@@ -66,6 +66,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Log, Recovery, error)
 	}
 	l.cursor = cursor{j: l.main, damaged: l.damaged}
 	l.quarantined = l.quar.count()
+	l.main.patience = opts.Patience // not of aside: who sets records aside waits for the disk
 	l.main.start()
 	l.aside.start()
 	rec.Pending, rec.SetAside = l.main.pending, len(l.entries)

@@ -31,7 +31,7 @@ func fill(ts *testscript.TestScript, neg bool, args []string) {
 			ID: fmt.Sprint(args[1], "-", i), Key: "k", ContentType: "text/plain", Body: fmt.Append(nil, "body ", i),
 			Header: transport.Header{"X-A": {"1"}},
 		}
-		seq, err := log.Append(ctx, sender.Encode(transport.Address{Name: args[1]}, m))
+		seq, err := log.Append(ctx, sender.AppendRecord(nil, transport.Address{Name: args[1]}, m))
 		ts.Check(err)
 		if len(args) > 3 {
 			ts.Check(log.SetAside(ctx, seq, args[3]))

@@ -3,6 +3,7 @@ package sender
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -16,11 +17,11 @@ const recordVersion = 1
 // ErrRecord is returned for a record that no version of this package wrote.
 var ErrRecord = errors.New("the record is not a message")
 
-// Encode returns a message and where it goes as one record, to be kept until it
-// can be sent: strings and the body with their lengths before them, numbers as
-// varints, headers in the order of their names.
-func Encode(to transport.Address, m *transport.Message) []byte {
-	b := make([]byte, 0, 256+len(m.Body)+len(m.ID)+len(to.Name)+len(to.Key))
+// AppendRecord appends a message and where it goes as one record, to be kept
+// until it can be sent: strings and the body with their lengths before them,
+// numbers as varints, headers in the order of their names.
+func AppendRecord(b []byte, to transport.Address, m *transport.Message) []byte {
+	b = slices.Grow(b, 256+len(m.Body)+len(m.ID)+len(to.Name)+len(to.Key))
 	b = append(b, recordVersion)
 	for _, s := range [...]string{to.Name, to.Key, m.ID, m.DedupID, m.Key, m.ContentType} {
 		b = appendString(b, s)
@@ -32,11 +33,7 @@ func Encode(to transport.Address, m *transport.Message) []byte {
 	b = binary.AppendVarint(b, due)
 	b = binary.AppendVarint(b, int64(m.TTL))
 	b = append(b, m.Priority)
-	names := make([]string, 0, len(m.Header))
-	for name := range m.Header {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(m.Header))
 	b = binary.AppendUvarint(b, uint64(len(names)))
 	for _, name := range names {
 		b = appendString(b, name)
@@ -53,7 +50,7 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// Decode reads what Encode wrote. The body is part of record.
+// Decode reads what AppendRecord wrote. The body is part of record.
 func Decode(record []byte) (transport.Address, *transport.Message, error) {
 	r := reader{rest: record}
 	if r.byte() != recordVersion {
