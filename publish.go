@@ -210,7 +210,7 @@ func (o *outgoing) address() error {
 	if o.to.Key != "" {
 		text = &o.to.Key
 	}
-	if len(o.params) == 0 && !strings.ContainsAny(*text, "{}") {
+	if len(o.params) == 0 && strings.IndexByte(*text, '{') < 0 && strings.IndexByte(*text, '}') < 0 {
 		return nil
 	}
 	t, err := transport.ParseTemplate(*text)
