@@ -6,9 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/holdfast-go/holdfast/internal/engine"
+	"github.com/holdfast-go/holdfast/internal/wire"
 	"github.com/holdfast-go/holdfast/recovery"
 )
 
@@ -51,12 +55,32 @@ func (b *outbox) derive(o *outgoing) string {
 		part([]byte(s))
 	}
 	part(o.m.Body)
+	for _, name := range slices.Sorted(maps.Keys(o.m.Header)) {
+		if ofTheAttempt(name) {
+			continue
+		}
+		part([]byte(name))
+		for _, value := range o.m.Header[name] {
+			part([]byte(value))
+		}
+		part(nil) // the values end here
+	}
 	var sum [sha256.Size]byte
 	h.Sum(sum[:0])
 	if n := b.count(sum); n > 0 {
 		binary.BigEndian.PutUint64(sum[:8], binary.BigEndian.Uint64(sum[:8])+n)
 	}
 	return encodeID([16]byte(sum[:16]))
+}
+
+// ofTheAttempt tells whether a header differs from attempt to attempt and says
+// nothing of the message: the trace context of the W3C, and what is ours.
+func ofTheAttempt(name string) bool {
+	switch strings.ToLower(name) {
+	case "traceparent", "tracestate", "baggage":
+		return true
+	}
+	return wire.Reserved(name)
 }
 
 // count returns how often the very same thing was published before.

@@ -3,6 +3,7 @@ package holdfast_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"testing"
 	"time"
 
@@ -104,6 +105,28 @@ func TestAMessageIsNotDiscardedWhileWhatWasPublishedIsNotStored(t *testing.T) {
 		w.pass(time.Minute)
 		check.Equal(t, len(w.letters()), 1, "it failed")
 	})
+}
+
+func TestADerivedIDTellsApartWhatDiffersInAHeader(t *testing.T) {
+	t.Parallel()
+	for header, stored := range map[string]int{"tenant": 2, "traceparent": 1} {
+		promise(t, func(t *testing.T, w *world) {
+			_, err := w.b.Provision(t.Context(), w.queue("bills"), transport.Want{})
+			check.NoError(t, err)
+			p := holdfast.NewPublisher[string](w.b, transport.Address{Name: "bills.made"})
+			holdfast.Handle(w.app, w.queue("orders"), func(ctx context.Context, m *holdfast.Message[string]) error {
+				err := p.Publish(ctx, "bill", holdfast.SetHeader(header, strconv.Itoa(m.Attempt)))
+				if m.Attempt == 1 {
+					return errors.Join(err, errors.New("not yet"))
+				}
+				return err
+			})
+			w.run()
+			w.publish("order")
+			w.pass(time.Minute)
+			check.Equal(t, w.b.Len("bills"), stored, header)
+		})
+	}
 }
 
 func TestAnOutcomeThatIsNotThereYetIsUncertain(t *testing.T) {
