@@ -109,3 +109,50 @@ func TestEveryDeliveryIsAckedOnceAndNoOther(t *testing.T) {
 		}
 	}
 }
+
+// One delivery that stays open while many others are settled costs neither memory
+// nor time with each of them: a handler may take an hour.
+func TestAnOpenDeliveryHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	const n, slow = 100_000, 7
+	open := make([]bool, n+1)
+	for tag := range open {
+		open[tag] = tag > 0
+	}
+	ack := func(tag uint64, multiple bool) error {
+		open[tag] = false
+		for low := tag - 1; multiple && low > 0 && low+fewStates > tag; low-- {
+			open[low] = false
+		}
+		return nil
+	}
+	l := ackLog{most: 1024}
+	for tag := uint64(1); tag <= n; tag++ {
+		if tag%1000 == slow {
+			continue // as open as the first of them
+		}
+		l.set(tag, tagDone)
+		if tag%16 == 0 {
+			if err := l.flush(ack); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(l.states) > fewStates+16 {
+			t.Fatalf("after %d tags %d states are kept", tag, len(l.states))
+		}
+	}
+	for tag := uint64(slow); tag <= n; tag += 1000 {
+		if !open[tag] {
+			t.Fatalf("tag %d was acked, and is not done", tag)
+		}
+		l.set(tag, tagDone)
+	}
+	if err := l.flush(ack); err != nil || l.unsent != 0 || len(l.old)+len(l.states)+len(l.late) != 0 {
+		t.Fatalf("%d unsent, %d old, %d states, %d late (%v)", l.unsent, len(l.old), len(l.states), len(l.late), err)
+	}
+	for tag, left := range open {
+		if left {
+			t.Fatalf("tag %d was never acked", tag)
+		}
+	}
+}

@@ -57,6 +57,7 @@ func newLane(r *receiver, ch *amqp.Channel, tag string) *lane {
 		cancels: ch.NotifyCancel(make(chan string, 1)),
 		next:    make(chan struct{}),
 		gather:  min(max(r.prefetch/4, 1), ackGather),
+		log:     ackLog{most: 4 * r.prefetch},
 	}
 	return l
 }
