@@ -43,7 +43,8 @@ type Coder interface{ Code() string }
 // *RemoteError. ErrUnroutable means that nobody listens; ErrUnsupported that the
 // broker has no requests.
 //
-// A request is sent once: whether one that timed out was handled is unknown.
+// A request is sent once: whether one that timed out was handled is unknown. At
+// and After are refused, as is what the broker cannot do.
 func Request[Req, Resp any](ctx context.Context, t transport.Transport, to transport.Address, body Req, opts ...PublishOption) (Resp, error) {
 	var answer Resp
 	r, ok := t.(transport.Requester)
@@ -51,7 +52,7 @@ func Request[Req, Resp any](ctx context.Context, t transport.Transport, to trans
 		return answer, transport.Unsupported("request", to.String(), "use a broker with requests, such as NATS core")
 	}
 	o := &outgoing{to: to}
-	if err := prepareRequest(o, body, opts); err != nil {
+	if err := prepareRequest(t.Capabilities(), o, body, opts); err != nil {
 		return answer, err
 	}
 	if _, bounded := ctx.Deadline(); !bounded {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/internal/check"
+	"github.com/holdfast-go/holdfast/memory"
 	"github.com/holdfast-go/holdfast/observe"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -192,6 +193,32 @@ func TestRequestOnABrokerWithoutThemIsUnsupported(t *testing.T) {
 		_, err := holdfast.Request[string, string](t.Context(), struct{ transport.Transport }{w.b}, placed, "")
 		check.ErrorIs(t, err, holdfast.ErrUnsupported)
 	})
+}
+
+// unranked is a broker without priorities.
+type unranked struct{ *memory.Broker }
+
+func (u unranked) Capabilities() transport.Capabilities {
+	can := u.Broker.Capabilities()
+	can.Priorities = false
+	return can
+}
+
+func TestRequestRefusesWhatItCannotKeep(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		opt  holdfast.PublishOption
+		want error
+	}{
+		"After":           {holdfast.After(time.Hour), holdfast.ErrInvalid},
+		"negative Expiry": {holdfast.Expiry(-time.Second), holdfast.ErrInvalid},
+		"Priority":        {holdfast.Priority(3), holdfast.ErrUnsupported},
+	} {
+		_, err := holdfast.Request[order, order](t.Context(), unranked{memory.New()}, transport.Address{Name: "orders.find"}, order{}, c.opt)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
 }
 
 func TestRequestRefusesReservedHeaders(t *testing.T) {

@@ -40,7 +40,7 @@ func RequestMany[Req, Resp any](ctx context.Context, t transport.Transport, to t
 			return
 		}
 		o := &outgoing{to: to}
-		if err := prepareRequest(o, body, opts); err != nil {
+		if err := prepareRequest(t.Capabilities(), o, body, opts); err != nil {
 			yield(none, err)
 			return
 		}
@@ -60,7 +60,7 @@ func RequestMany[Req, Resp any](ctx context.Context, t transport.Transport, to t
 }
 
 // prepareRequest applies the options, encodes the body and gives it an ID.
-func prepareRequest[Req any](o *outgoing, body Req, opts []PublishOption) error {
+func prepareRequest[Req any](can transport.Capabilities, o *outgoing, body Req, opts []PublishOption) error {
 	for _, opt := range opts {
 		opt.applyMessage(o)
 	}
@@ -68,6 +68,12 @@ func prepareRequest[Req any](o *outgoing, body Req, opts []PublishOption) error 
 		return err
 	}
 	if err := o.encode(codecFor[Req](nil), body); err != nil {
+		return err
+	}
+	if !o.m.NotBefore.IsZero() {
+		return transport.Invalid("request", o.to.String(), "a request is answered at once: leave At and After out")
+	}
+	if err := o.refuse(can); err != nil {
 		return err
 	}
 	if o.m.ID == "" {
