@@ -80,7 +80,7 @@ func (h logHandler) Handle(ctx context.Context, m outcome.Message) outcome.Outco
 func build(ctx context.Context, c *config.Config, made []outcome.Handler, d *dialer, log *slog.Logger, grace time.Duration, obs ...observe.Observer) (*holdfast.App, error) {
 	app := holdfast.New(holdfast.Config{Name: "holdfast run", Logger: log, Grace: grace, Observers: obs})
 	for i, s := range c.Subscriptions {
-		src, err := sourceOf(ctx, s, d)
+		src, err := sourceOf(ctx, c, s, d)
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ func verdict(o outcome.Outcome) error {
 	}
 }
 
-func sourceOf(ctx context.Context, s config.Subscription, d *dialer) (holdfast.Source, error) {
+func sourceOf(ctx context.Context, c *config.Config, s config.Subscription, d *dialer) (holdfast.Source, error) {
 	if s.From.Queue != nil {
 		rmq, err := d.rabbitMQ(ctx)
 		if err != nil {
@@ -150,23 +150,39 @@ func sourceOf(ctx context.Context, s config.Subscription, d *dialer) (holdfast.S
 	if src := watchOf(js, s.From); src != nil {
 		return src, nil
 	}
-	return js.Consumer(jetstream.ConsumerConfig{
-		Stream: s.From.Stream, Subjects: s.From.Subjects, Durable: s.From.Durable,
-		Start: startOf(s.From.Start), Mode: modeOf(s.From.Mode),
-		Ordered: s.From.Ordered, Consumer: consumerOf(s.From),
-	}), nil
+	return js.Consumer(consumerOf(js, c, s.From)), nil
 }
 
-// consumerOf is what a file says of a consumer besides.
-func consumerOf(f config.From) *natsjs.ConsumerConfig {
-	cfg := &natsjs.ConsumerConfig{}
+// consumerOf says in the words of the transport what a file says of a stream and a
+// consumer on it.
+func consumerOf(js *jetstream.Transport, c *config.Config, f config.From) jetstream.ConsumerConfig {
+	said := f.Consumer.Config
 	if f.Original {
-		cfg.ReplayPolicy = natsjs.ReplayOriginalPolicy
+		said.ReplayPolicy = natsjs.ReplayOriginalPolicy
 	}
 	if !f.Pause.IsZero() {
-		cfg.PauseUntil = &f.Pause
+		said.PauseUntil = &f.Pause
+	}
+	cfg := jetstream.ConsumerConfig{
+		Stream: f.Stream, Subjects: f.Subjects, Durable: f.Durable, Start: startOf(f.Start), Mode: modeOf(f.Mode),
+		Ordered: f.Ordered, Consumer: &said,
+		AckWait: f.Consumer.AckWait, MaxAckPending: f.Consumer.MaxAckPending, Replicas: f.Consumer.Replicas,
+		Priority: jetstream.PriorityConfig(f.Consumer.Pull),
+	}
+	if s, ok := c.Streams[f.Stream]; ok {
+		if s.TTLUnsaid { // as in a stream that is made of the subjects alone
+			s.AllowMsgTTL = knowsTTL(js.Conn().ConnectedServerVersion())
+		}
+		cfg.StreamConfig = &s.StreamConfig
 	}
 	return cfg
+}
+
+// knowsTTL tells whether a server of this version can let single messages expire.
+func knowsTTL(version string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return err == nil && (major > 2 || (major == 2 && minor >= 11))
 }
 
 // queueOf says in the words of the transport what a file says of a queue.

@@ -27,10 +27,12 @@ func watchOf(js *jetstream.Transport, f config.From) holdfast.Source {
 	case f.KV != "":
 		return js.WatchKV(jetstream.WatchConfig{
 			Bucket: jetstream.BucketConfig{Bucket: f.KV, Mode: modeOf(f.Mode)}, Keys: f.Keys, Durable: f.Durable, Start: startOf(f.Start),
+			AckWait: f.Consumer.AckWait, MaxAckPending: f.Consumer.MaxAckPending,
 		})
 	case f.Object != "":
 		return js.WatchObjects(jetstream.ObjectWatchConfig{
 			Store: jetstream.ObjectStoreConfig{Bucket: f.Object, Mode: modeOf(f.Mode)}, Durable: f.Durable, Start: startOf(f.Start),
+			AckWait: f.Consumer.AckWait, MaxAckPending: f.Consumer.MaxAckPending,
 		})
 	}
 	return nil

@@ -38,6 +38,7 @@ func (w *walker) bind(v *value) *Config {
 		w.insist(v, "broker")
 	}
 	w.oneFamily(v.get("broker"))
+	c.Streams = w.streams(v)
 	seen := map[string]*value{}
 	if subs := v.get("subscriptions"); subs != nil {
 		for _, it := range subs.items {
@@ -47,6 +48,7 @@ func (w *walker) bind(v *value) *Config {
 		for _, it := range subs.items {
 			w.fits(it, v)
 		}
+		w.used(v, c.Subscriptions)
 	}
 	c.Warnings = w.sorted(w.warnings)
 	return c
@@ -221,6 +223,7 @@ func (w *walker) from(v *value, name string) From {
 	f.Original = v.get("replay").str() == "original"
 	f.Pause = w.pause(v.get("pause"))
 	f.Ordered = v.is("ordered")
+	f.Consumer = w.consumer(v.get("consumer"), f)
 	if f.JetStream() && f.Durable == "" && !f.Ordered {
 		f.Durable = name
 	}

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"path/filepath"
 	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
 // Config is a file that was read without errors.
@@ -29,6 +31,8 @@ type Config struct {
 	// Data is the directory of the embedded server's file store, absolute or
 	// relative to the working directory of the process.
 	Data string
+	// Streams are those that are described in full, by name.
+	Streams map[string]Stream
 	// Subscriptions are in the order of the file. There is at least one.
 	Subscriptions []Subscription
 	// Warnings are about settings that are allowed and likely not meant, in the
@@ -76,11 +80,38 @@ type From struct {
 	Ordered  bool   // without a durable
 	Original bool   // replayed at original speed
 	Pause    time.Time
+	Consumer Consumer
 
 	Subject string
 	Group   string
 
 	Queue *Queue
+}
+
+// Stream is a stream that a file describes in full.
+type Stream struct {
+	natsjs.StreamConfig
+	// TTLUnsaid: whether messages may have a time to live is left open.
+	TTLUnsaid bool
+}
+
+// Consumer is what a file says of a consumer beside its start and its filters.
+type Consumer struct {
+	// Config has neither AckWait nor MaxAckPending nor Replicas.
+	Config        natsjs.ConsumerConfig
+	AckWait       time.Duration // 0: not said
+	MaxAckPending int           // 0: not said
+	Replicas      int           // 0: not said
+	// Pull is how to pull from a consumer with a priority policy.
+	Pull Pull
+}
+
+// Pull says when this program asks a consumer with a priority policy for messages.
+type Pull struct {
+	Group         string `json:"group"`
+	MinPending    int64  `json:"min_pending"`
+	MinAckPending int64  `json:"min_ack_pending"`
+	Priority      int    `json:"priority"`
 }
 
 // JetStream tells whether it is a source on JetStream, watches among them.

@@ -302,6 +302,7 @@ func TestTheSchemaAndTheReaderAgree(t *testing.T) {
 	rabbit := func(more string) string {
 		return "broker: 'amqp://h'\nsubscriptions: [{name: a, from: {queue: q, " + more + "}, handler: {log: {}}}]\n"
 	}
+	streams := func(s string) string { return "streams: [" + s + "]\n" + strings.Replace(base, "%s", "", 1) }
 	cases := []struct {
 		text string
 		ok   bool
@@ -341,6 +342,18 @@ func TestTheSchemaAndTheReaderAgree(t *testing.T) {
 		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {url: 'http://h/'}}}]\n", true},
 		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {url: 'ftp://h/'}}}]\n", false},
 		{"subscriptions: [{name: a, from: {subject: a.b}, handler: {http: {}}}]\n", false},
+		{streams("{name: S, subjects: [s.>], max_bytes: 10GiB, max_msg_size: 4096, retention: workqueue}"), true},
+		{streams("{name: S, subjects: [s.>], max_bytes: 10 GB}"), false},
+		{streams("{name: S, subjects: [s.>], max_bytes: 0}"), false},
+		{streams("{name: S, subjects: ['s.{id}']}"), false},
+		{streams("{name: S, subjects: [s.>], max_bytes: '${N}', num_replicas: 3, placement: {tags: [a]}}"), true},
+		{streams("{name: S, subjects: [s.>], num_replicas: 6}"), false},
+		{streams("{name: S, subjects: [s.>], replicas: 3}"), false},
+		{streams("{name: S, sources: [{name: T, opt_start_time: '2026-01-31T12:00:00Z', domain: hub}]}"), true},
+		{streams("{name: S, sources: [{opt_start_seq: 1}]}"), false},
+		{streams("{name: S, subjects: [s.>], republish: {src: s.>}}"), false},
+		{"subscriptions: [{name: a, from: {stream: S, consumer: {ack_wait: 1m, priority_policy: overflow, priority_groups: [g], pull: {min_pending: 5}}}, handler: {log: {}}}]\n", true},
+		{"subscriptions: [{name: a, from: {stream: S, consumer: {max_deliver: 5}}, handler: {log: {}}}]\n", false},
 		{rabbit("type: quorum, bindings: [{exchange: e, kind: topic, key: k}], declare: verify"), true},
 		{rabbit("bindings: [{exchange: e, kind: x-mine, args: {a: b, c: 1, d: true, e: 1.5}}]"), true},
 		{rabbit("bindings: [{exchange: e, args: {a: [b]}}]"), false},

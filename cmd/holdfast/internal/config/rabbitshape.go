@@ -57,7 +57,6 @@ func bindingsShape(one, all string) *shape {
 
 // exchangeFields are the keys of an exchange.
 func exchangeFields() []field {
-	yes := func(doc string) *shape { return &shape{kind: boolean, sample: "true", doc: doc} }
 	return []field{
 		{name: "exchange", required: true, shape: exchangeShape("The name of the exchange.")},
 		{name: "kind", required: true, shape: typeShape("Its type.")},

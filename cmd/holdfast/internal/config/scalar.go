@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -39,9 +40,35 @@ func (s *shape) parse(v *value, tag string, fromEnv bool) (problem, hint string)
 		if !ok {
 			return "is not a percentage from 0% to 100%", "write " + s.expects()
 		}
+	case size:
+		return s.parseSize(v)
+	case instant:
+		if _, err := time.Parse(time.RFC3339, v.text); err != nil && tag == "!!str" {
+			return "is not a time with its zone", "write " + s.expects()
+		}
+		return s.parseText(v, tag, fromEnv)
 	default:
 		return s.parseText(v, tag, fromEnv)
 	}
+	return "", ""
+}
+
+// parseSize reads a number of bytes, with a unit or without.
+func (s *shape) parseSize(v *value) (problem, hint string) {
+	digits, shift := v.text, 0
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if d, ok := strings.CutSuffix(v.text, unit); ok {
+			digits, shift = d, 10*(i+1)
+		}
+	}
+	n, err := strconv.Atoi(digits)
+	switch {
+	case err != nil || n < 1 || !regexp.MustCompile(s.form).MatchString(v.text):
+		return "is not a number of bytes", "write " + s.expects()
+	case n > math.MaxInt>>shift || (s.max > 0 && n<<shift > s.max):
+		return "is too large", "write less"
+	}
+	v.num = n << shift
 	return "", ""
 }
 
@@ -88,6 +115,10 @@ func (s *shape) noun() string {
 		return "a duration"
 	case percent:
 		return "a percentage"
+	case size:
+		return "a number of bytes"
+	case instant:
+		return "a time"
 	default:
 		return "text"
 	}

@@ -97,6 +97,11 @@ func (s *shape) schema() props {
 			limits = append(limits, prop{"maximum", s.max})
 		}
 		out = append(out, prop{"anyOf", []props{limits, variableSchema()}})
+	case size:
+		out = append(out, prop{"anyOf", []props{
+			{{"type", "integer"}, {"minimum", 1}},
+			{{"type", "string"}, {"anyOf", []props{{{"pattern", s.form}}, {{"pattern", referenceForm}}}}},
+		}})
 	case boolean:
 		out = append(out, prop{"anyOf", []props{{{"type", "boolean"}}, variableSchema()}})
 	default:

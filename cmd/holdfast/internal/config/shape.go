@@ -15,6 +15,8 @@ const (
 	backoff              // a duration, a list of durations, or {first, max}
 	flag                 // an empty mapping: the key alone says it
 	table                // a mapping of any name to text, a number, or true or false
+	size                 // a number of bytes: 4096, 10GiB
+	instant              // a time with its zone
 )
 
 // shape describes a value: it drives the reader and the JSON Schema.
@@ -30,6 +32,7 @@ type shape struct {
 	max    int      // of a number; 0: no limit
 	secret bool     // never shown
 	sample string   // an example for people, such as "30s"
+	called string   // what an object with a name is, for errors
 }
 
 // field is one key of an object.
@@ -81,6 +84,7 @@ func fileShape() *shape {
 		{name: "connection", shape: connectionShape()},
 		{name: "listen", shape: &shape{kind: text, form: `^[^\s]*:-?[0-9]{1,5}$`, forms: "HOST:PORT; port 0 takes a free one", sample: "127.0.0.1:4222", doc: "The address of the embedded server, on loopback. Default 127.0.0.1:4222."}},
 		{name: "data", shape: &shape{kind: text, form: `^.+$`, forms: "a directory", sample: "./holdfast-data", doc: "The directory of the embedded server's file store, relative to this file. Default ./holdfast-data."}},
+		{name: "streams", shape: streamsShape()},
 		{name: "subscriptions", required: true, shape: &shape{kind: list, min: 1, elem: subscriptionShape(), doc: "What to consume and what to do with it."}},
 	}}
 }
@@ -102,7 +106,7 @@ func connectionShape() *shape {
 }
 
 func subscriptionShape() *shape {
-	return &shape{kind: object, doc: "One source with its handler and policy.", fields: []field{
+	return &shape{kind: object, called: "subscription", doc: "One source with its handler and policy.", fields: []field{
 		{name: "name", required: true, shape: &shape{kind: text, form: nameForm, forms: nameWords, sample: "orders", doc: "The name of the subscription, in logs and dead letters. Unique in the file."}},
 		{name: "from", required: true, shape: fromShape()},
 		{name: "handler", required: true, shape: handlerShape()},
@@ -128,6 +132,7 @@ func fromShape() *shape {
 		{name: "ordered", shape: &shape{kind: boolean, sample: "true", doc: "Read the stream in order and without acks, from start with every start of the program: for replays and read models. It has no durable, no dead letters, and one handler at a time, or order_by."}},
 		{name: "replay", shape: &shape{kind: text, enum: []string{"instant", "original"}, sample: "original", doc: "instant (default): as fast as messages are handled. original: with the pauses they were stored with."}},
 		{name: "pause", shape: &shape{kind: text, form: pauseForm, forms: pauseWords, sample: "2026-01-31T12:00:00Z", doc: "A consumer that is made hands out nothing before this time. One that is there is left as it is. It needs nats-server 2.11."}},
+		{name: "consumer", shape: consumerShape()},
 		{name: "mode", shape: &shape{kind: text, enum: []string{"verify", "ensure", "update"}, sample: "ensure", doc: "verify: create nothing. ensure (default): create what is missing. update: also change what differs."}},
 		{name: "subject", shape: subjectShape()},
 		{name: "group", shape: &shape{kind: text, form: `^\S+$`, forms: "no spaces", sample: "workers", doc: "The queue group on core NATS: each message goes to one member."}},

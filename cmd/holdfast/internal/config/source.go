@@ -25,7 +25,7 @@ func sourceKinds() []sourceKind {
 		queue.keys = append(queue.keys, f.name)
 	}
 	return []sourceKind{
-		{"JetStream", FamilyNATS, "stream", []string{"stream", "subjects", "durable", "start", "mode", "ordered", "replay", "pause"}, "stream: ORDERS"},
+		{"JetStream", FamilyNATS, "stream", []string{"stream", "subjects", "durable", "start", "mode", "ordered", "replay", "pause", "consumer"}, "stream: ORDERS"},
 		{"a watch of a bucket", FamilyNATS, "kv", []string{"kv", "keys"}, "kv: prices"},
 		{"a watch of an object store", FamilyNATS, "object", []string{"object"}, "object: files"},
 		{"core NATS", FamilyNATS, "subject", []string{"subject", "group"}, "subject: orders.placed"},

@@ -265,9 +265,11 @@ func (w *walker) list(n *yaml.Node, s *shape, where string) *value {
 	for i, c := range n.Content {
 		place := fmt.Sprintf("entry %d of %s", i+1, where)
 		outer := w.sub
-		if name := nameIn(c); s.elem.kind == object && name != "" {
-			place = fmt.Sprintf("subscription %q", name)
-			w.sub = name
+		if name := nameIn(c); s.elem.called != "" && name != "" {
+			place = fmt.Sprintf("%s %q", s.elem.called, name)
+			if s.elem.called == "subscription" {
+				w.sub = name
+			}
 		}
 		it := w.read(c, s.elem, place)
 		w.sub = outer
