@@ -179,6 +179,13 @@ func (s *source) contradictions(want transport.Want) []transport.Finding {
 			Fix:  "leave x-overflow as it is, which is reject-publish",
 		})
 	}
+	if own := s.cfg.Arguments[argStrategy]; s.cfg.Type == Quorum && own != nil && own != "at-least-once" {
+		found = append(found, transport.Finding{
+			Code: transport.CodeAtMostOnce, Level: transport.LevelError,
+			Fact: fmt.Sprintf("%s is %v: what the broker itself dead-letters may be lost on its way", argStrategy, own),
+			Fix:  "leave it out: it is at-least-once where the server can",
+		})
+	}
 	return found
 }
 

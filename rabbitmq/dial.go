@@ -125,14 +125,14 @@ func (t *Transport) dial(ctx context.Context, role string) (*session, error) {
 }
 
 func (t *Transport) dialOne(ctx context.Context, url, role string) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.set.dial)
+	ctx, cancel := context.WithTimeout(ctx, t.set.dialTimeout(url))
 	defer cancel()
 	s := &session{closes: make(chan *amqp.Error, 1), blocks: make(chan amqp.Blocking, 16), over: make(chan struct{})}
 	stop := func() bool { return true }
 	// A fresh configuration for each connection, and never Recovery: it reuses
 	// channels, and a late ack then settles another message.
 	cfg := amqp.Config{
-		Heartbeat: max(t.set.heartbeat, time.Second),
+		Heartbeat: t.set.heartbeat,
 		Properties: amqp.Table{
 			"product": "holdfast", "platform": "golang", "connection_name": t.set.name + " " + role,
 		},

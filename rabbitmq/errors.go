@@ -20,6 +20,24 @@ var errDown = errors.New("not connected to the broker")
 // errTimeout is the cause when the broker did not answer in time.
 var errTimeout = errors.New("the broker did not answer in time")
 
+// errBlocked is the cause when the broker has an alarm.
+var errBlocked = errors.New("the broker has blocked the connection")
+
+// hintFor says what can be done about a cause of our own, "" where nobody knows.
+func hintFor(err error) string {
+	switch {
+	case errors.Is(err, errBlocked):
+		return "the broker takes no publishes until its memory or disk alarm is over: give it room, see rabbitmqctl status"
+	case errors.Is(err, errDown):
+		return "the connection is restored in the background: start the broker or correct its address, and try again"
+	case errors.Is(err, errLost):
+		return "the connection is restored in the background: try again, and publish again under the same ID"
+	case errors.Is(err, errTimeout):
+		return "a queue whose node is down or that has lost its majority does not answer: look with rabbitmqctl cluster_status, or allow more time"
+	}
+	return ""
+}
+
 // exception returns what the server said when it closed a channel or connection.
 func exception(err error) (*amqp.Error, bool) {
 	var e *amqp.Error
@@ -59,6 +77,7 @@ func seamError(op, address string, err error, asked bool) error {
 	if errors.Is(err, amqp.ErrClosed) {
 		e.Err = errLost
 	}
+	e.Hint = hintFor(e.Err)
 	return e
 }
 

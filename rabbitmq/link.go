@@ -117,7 +117,7 @@ func (l *link) blocked(s *session, active bool, reason string) {
 }
 
 func blockedError(reason string) error {
-	return fmt.Errorf("the broker has blocked the connection: %s", reason)
+	return fmt.Errorf("%w: %s", errBlocked, reason)
 }
 
 // restore dials until it succeeds: at once, and then with growing pauses. It

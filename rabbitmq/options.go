@@ -4,10 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // Option changes how a transport connects and publishes.
 type Option func(*settings)
+
+// mostMessageSize is the largest max_message_size that any broker can have.
+const mostMessageSize = 512 << 20
 
 type settings struct {
 	name       string
@@ -45,7 +50,8 @@ func defaultSettings() settings {
 // "holdfast".
 func WithName(name string) Option { return func(s *settings) { s.name = name } }
 
-// WithTLS sets the TLS configuration for amqps URLs, with TLS 1.2 at least. It is
+// WithTLS sets the TLS configuration, with TLS 1.2 at least; every URL must then be
+// amqps. It is
 // cloned for every connection; GetClientCertificate and VerifyConnection are asked
 // each time, which is how certificates are renewed without a restart. URLs that name
 // certificates of their own are then refused. Default: that of the URL.
@@ -66,8 +72,8 @@ func WithCredentials(ask func(ctx context.Context) (user, password string, err e
 }
 
 // WithHeartbeat sets how often an idle connection is probed. A connection that
-// is silent for one and a half of it is given up and restored. Default: 10 s; at
-// least a second.
+// is silent for one and a half of it is given up and restored. That of the URL
+// goes before it. Default: 10 s; at least a second.
 func WithHeartbeat(d time.Duration) Option { return func(s *settings) { s.heartbeat = d } }
 
 // WithConfirmTimeout sets how long a publish waits for its confirmation when its
@@ -75,8 +81,9 @@ func WithHeartbeat(d time.Duration) Option { return func(s *settings) { s.heartb
 func WithConfirmTimeout(d time.Duration) Option { return func(s *settings) { s.confirm = d } }
 
 // WithMaxMessageSize sets the largest body in bytes that a publish takes, for
-// brokers configured below their default. Default: what the connected server
-// takes by default, which is 128 MiB before version 4.0 and 16 MiB since.
+// brokers whose max_message_size is not their default; 512 MiB at most. Default:
+// what the connected server takes by default, which is 128 MiB before version 4.0
+// and 16 MiB since.
 func WithMaxMessageSize(n int) Option { return func(s *settings) { s.maxSize = n } }
 
 // WithPublishWindow bounds what is published and not yet confirmed, in messages
@@ -96,4 +103,25 @@ func WaitForBroker() Option { return func(s *settings) { s.wait = true } }
 // so that messages flow within two seconds of the broker being back.
 func WithReconnectWait(first, limit time.Duration) Option {
 	return func(s *settings) { s.retryFirst, s.retryLimit = first, limit }
+}
+
+// fault tells what is wrong with the settings, "" for nothing.
+func (s *settings) fault() string {
+	switch {
+	case s.window < 1 || s.windowSize < 1 || s.maxSize < 0 || s.confirm <= 0 || s.retryFirst <= 0 || s.retryLimit < s.retryFirst:
+		return "windows, timeouts and pauses must be positive"
+	case s.heartbeat < time.Second:
+		return "a heartbeat takes a second at least"
+	case s.maxSize > mostMessageSize:
+		return "no broker takes a message larger than 512 MiB"
+	}
+	return ""
+}
+
+// dialTimeout is how long one attempt to connect may take.
+func (s *settings) dialTimeout(url string) time.Duration {
+	if at, err := amqp.ParseURI(url); err == nil && at.ConnectionTimeout > 0 {
+		return time.Duration(at.ConnectionTimeout) * time.Millisecond
+	}
+	return s.dial
 }

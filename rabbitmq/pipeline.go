@@ -220,7 +220,7 @@ func ended(err error) *transport.Error {
 	if errors.Is(err, amqp.ErrClosed) {
 		err = errLost
 	}
-	return &transport.Error{Op: "publish", Kind: transport.Temporary, Err: err}
+	return &transport.Error{Op: "publish", Kind: transport.Temporary, Err: err, Hint: hintFor(err)}
 }
 
 // Flush implements transport.Pipeline. What was sent is on its way already: the
@@ -245,8 +245,7 @@ func (p *pipeline) Waiting() error {
 		return nil
 	}
 	return &transport.Error{
-		Op: "publish", Kind: transport.Temporary, Err: blockedError(*reason),
-		Hint: "the broker takes no publishes until its memory or disk alarm is over",
+		Op: "publish", Kind: transport.Temporary, Err: blockedError(*reason), Hint: hintFor(errBlocked),
 	}
 }
 

@@ -189,7 +189,7 @@ func (t *Transport) limits(s *session) limits {
 		}
 	}
 	if t.set.maxSize > 0 {
-		l.body = min(l.body, t.set.maxSize)
+		l.body = t.set.maxSize
 	}
 	return l
 }

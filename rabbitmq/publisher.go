@@ -203,6 +203,7 @@ func (p *publisher) unstick(c *confirming) {
 // for room in the window until ctx ends.
 func (p *publisher) send(ctx context.Context, expired <-chan time.Time, e *entry, msg *amqp.Publishing) error {
 	e.size = len(msg.Body)
+	turn := false // ours has come
 	for {
 		p.mu.Lock()
 		var wait <-chan struct{}
@@ -211,6 +212,7 @@ func (p *publisher) send(ctx context.Context, expired <-chan time.Time, e *entry
 		c := p.cur
 		switch {
 		case p.closed:
+			p.pass(turn)
 			p.mu.Unlock()
 			return transport.ErrClosed
 		case c == nil || c.ch.IsClosed():
@@ -225,6 +227,9 @@ func (p *publisher) send(ctx context.Context, expired <-chan time.Time, e *entry
 			p.mu.Unlock()
 			return err
 		}
+		if room == nil {
+			p.pass(turn)
+		}
 		p.mu.Unlock()
 		if c == nil {
 			if s, _, cause := p.t.publishing.session(); s == nil {
@@ -233,6 +238,7 @@ func (p *publisher) send(ctx context.Context, expired <-chan time.Time, e *entry
 		}
 		err := p.await(ctx, expired, wait)
 		if err == nil {
+			turn = room != nil
 			continue
 		}
 		if room != nil {
@@ -241,6 +247,14 @@ func (p *publisher) send(ctx context.Context, expired <-chan time.Time, e *entry
 			p.mu.Unlock()
 		}
 		return err
+	}
+}
+
+// pass is for a publish whose turn has come and that has no use for the room there
+// is: nobody else would be told of it. The caller holds the lock.
+func (p *publisher) pass(turn bool) {
+	if turn {
+		p.win.next()
 	}
 }
 

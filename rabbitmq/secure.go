@@ -44,7 +44,15 @@ func urlFault(raw string, set settings) string {
 			if len(values) != 1 || values[0] == "" {
 				return "the URL has " + name + " without a value, or twice"
 			}
-		case paramMechanism, "heartbeat", "connection_timeout", "channel_max":
+		case paramMechanism, "channel_max":
+		case "heartbeat":
+			if slices.Contains(values, "0") {
+				return "the URL has heartbeat=0: a connection that is half open would never be found out"
+			}
+		case "connection_timeout":
+			if at, err := amqp.ParseURI(raw); err == nil && at.ConnectionTimeout < 0 {
+				return "the connection_timeout of the URL is negative"
+			}
 		default:
 			return "the URL has a parameter that is none of " + strings.Join([]string{
 				paramCA, paramCert, paramKey, paramName, paramMechanism, "heartbeat", "connection_timeout", "channel_max",
@@ -67,6 +75,8 @@ func secureFault(overTLS, secure bool, params url.Values, set settings) string {
 		return "the URL has one of certfile and keyfile and not the other"
 	case secure && !overTLS:
 		return "the URL names certificates and is not amqps://, so that nothing would be encrypted"
+	case set.tls != nil && !overTLS:
+		return "WithTLS is given and the URL is not amqps://, so that nothing would be encrypted"
 	case secure && set.tls != nil:
 		return "the URL names certificates, and WithTLS is given as well"
 	case external && !overTLS:

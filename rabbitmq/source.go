@@ -3,7 +3,10 @@ package rabbitmq
 import (
 	"fmt"
 	"maps"
+	"math"
+	"regexp"
 	"slices"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -99,8 +102,7 @@ type QueueConfig struct {
 	Exchanges []ExchangeConfig
 	// Declare says what may be declared. Default: DeclareEnsure.
 	Declare DeclareMode
-	// Arguments of the queue beyond those that this package sets. They win over
-	// its own.
+	// Arguments of the queue beyond those that the other fields stand for.
 	Arguments amqp.Table
 	// DeliveryLimit is how often a quorum queue hands out one message at most
 	// before it dead-letters it by itself: a net below the policy, which should
@@ -165,7 +167,7 @@ func (t *Transport) Queue(cfg QueueConfig) transport.Source {
 	if cfg.Type == "" && cfg.Declare != DeclareAdopt {
 		cfg.Type = Quorum
 	}
-	if cfg.DeliveryLimit == 0 {
+	if cfg.DeliveryLimit == 0 && cfg.Type != Classic && cfg.Type != Stream {
 		cfg.DeliveryLimit = defaultDeliveryLimit
 	}
 	return t.source(cfg)
@@ -257,27 +259,8 @@ func (s *source) faults() []string {
 	if reservedName(c.Name) {
 		add("names that start with amq. belong to the broker")
 	}
-	switch c.Type {
-	case Quorum, Classic, "":
-		if c.Offset != nil {
-			add("Offset is for streams only")
-		}
-	case Stream:
-		if c.Offset == nil {
-			add("a stream needs an Offset: \"next\" to begin with what comes, \"first\" to begin with what it holds")
-		}
-	default:
-		add("the queue type %q is none of quorum, classic and stream", c.Type)
-	}
-	if c.Exclusive && c.Type != Classic && c.Declare != DeclareAdopt {
-		add("Exclusive needs a classic queue; use SingleActiveConsumer")
-	}
-	if c.SingleActiveConsumer && c.Type == Stream {
-		add("a stream has no single active consumer over AMQP 0-9-1")
-	}
-	if c.DeliveryLimit < 0 {
-		add("DeliveryLimit is negative")
-	}
+	s.typeFaults(add)
+	s.argumentFaults(add)
 	for _, table := range []amqp.Table{c.Arguments, c.ConsumerArguments} {
 		if err := table.Validate(); err != nil {
 			add("an argument has a type that AMQP has not: %v", err)
@@ -285,6 +268,81 @@ func (s *source) faults() []string {
 	}
 	s.bindingFaults(add)
 	return faults
+}
+
+// typeFaults lists what a queue of this type does not have. A broker would take
+// some of it in silence.
+func (s *source) typeFaults(add func(string, ...any)) {
+	c := &s.cfg
+	switch c.Type {
+	case Quorum, Classic, "":
+		if c.Offset != nil {
+			add("Offset is for streams only")
+		}
+	case Stream:
+		if fault := offsetFault(c.Offset); fault != "" {
+			add("%s", fault)
+		}
+		if c.SingleActiveConsumer {
+			add("a stream has no single active consumer over AMQP 0-9-1")
+		}
+		if c.DeadLetterExchange != "" {
+			add("a stream dead-letters nothing: leave DeadLetterExchange out")
+		}
+		if c.ConsumerPriority != 0 {
+			add("a stream gives the same to each of its consumers: leave ConsumerPriority out")
+		}
+	default:
+		add("the queue type %q is none of quorum, classic and stream", c.Type)
+	}
+	if c.Exclusive && c.Type != Classic && c.Declare != DeclareAdopt {
+		add("Exclusive needs a classic queue; use SingleActiveConsumer")
+	}
+	switch {
+	case c.DeliveryLimit < 0:
+		add("DeliveryLimit is negative")
+	case c.DeliveryLimit > 0 && (c.Type == Classic || c.Type == Stream):
+		add("only a quorum queue counts deliveries: leave DeliveryLimit out, or set Type to Quorum")
+	}
+	if c.DeadLetterKey != "" && c.DeadLetterExchange == "" {
+		add("DeadLetterKey needs a DeadLetterExchange")
+	}
+	if c.ConsumerPriority < math.MinInt32 || c.ConsumerPriority > math.MaxInt32 {
+		add("ConsumerPriority has 32 bits")
+	}
+}
+
+// interval is how a stream's offset says an age.
+var interval = regexp.MustCompile(`^[0-9]+(Y|M|D|h|m|s)$`)
+
+// offsetFault tells what is wrong with the offset of a stream, "" for nothing.
+func offsetFault(offset any) string {
+	const places = "\"next\" begins with what comes, \"first\" with what it holds, \"last\" with its last part; a number, a time.Time and an age such as \"1h\" are places as well"
+	switch at := offset.(type) {
+	case nil:
+		return "a stream needs an Offset: " + places
+	case string:
+		if at == "first" || at == "last" || at == "next" || interval.MatchString(at) {
+			return ""
+		}
+	case int, int8, int16, int32, int64, uint8, uint16, uint32, time.Time:
+		return ""
+	}
+	return fmt.Sprintf("the Offset %v (%T) is no place in a stream: %s", offset, offset, places)
+}
+
+// settable are the arguments of a queue that have a field of their own: beside it
+// one of them would hide from what is checked.
+var settable = map[string]string{
+	argType: "Type", argSAC: "SingleActiveConsumer", argDLX: "DeadLetterExchange", argDLKey: "DeadLetterKey",
+}
+
+func (s *source) argumentFaults(add func(string, ...any)) {
+	for _, name := range slices.Sorted(maps.Keys(settable)) {
+		if s.cfg.Arguments[name] != nil {
+			add("the argument %s has a field of its own: set %s", name, settable[name])
+		}
+	}
 }
 
 func (s *source) bindingFaults(add func(string, ...any)) {

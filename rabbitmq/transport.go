@@ -67,15 +67,16 @@ var (
 // a client certificate where the broker wants one; the files are read at every
 // connection, so that what is renewed is used at the next one. auth_mechanism=external
 // makes the certificate the login, and server_name_indication=NAME is the name that
-// the broker's certificate must have when it is not that of the host. A parameter
-// that is not known is an error. See also WithTLS.
+// the broker's certificate must have when it is not that of the host. See also
+// WithTLS. heartbeat=SECONDS, connection_timeout=MILLISECONDS (default 10 s) and
+// channel_max=N are taken as well; a parameter that is not known is an error.
 func Connect(ctx context.Context, url string, opts ...Option) (*Transport, error) {
 	set := defaultSettings()
 	for _, o := range opts {
 		o(&set)
 	}
-	if set.window < 1 || set.windowSize < 1 || set.maxSize < 0 || set.confirm <= 0 || set.retryFirst <= 0 || set.retryLimit < set.retryFirst {
-		return nil, transport.Invalid("connect", "", "windows, timeouts and pauses must be positive")
+	if fault := set.fault(); fault != "" {
+		return nil, transport.Invalid("connect", "", "%s", fault)
 	}
 	urls, err := splitURLs(url, set)
 	if err != nil {

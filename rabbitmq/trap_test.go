@@ -12,7 +12,7 @@ import (
 )
 
 // Trap 64: what a server of 4.x would end the channel for is refused before it is
-// sent, also where more is allowed.
+// sent, unless somebody says that this broker takes more.
 func TestTheLimitOfTheServerVersionIsKept(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -24,7 +24,7 @@ func TestTheLimitOfTheServerVersionIsKept(t *testing.T) {
 		{version{3, 13}, 0, 128 << 20},
 		{version{4, 0}, 0, 16 << 20},
 		{version{4, 3}, 0, 16 << 20},
-		{version{4, 3}, 64 << 20, 16 << 20},
+		{version{4, 3}, 64 << 20, 64 << 20},
 		{version{4, 3}, 1 << 20, 1 << 20},
 	} {
 		tr := &Transport{set: defaultSettings()}

@@ -153,7 +153,8 @@ func parseTyped(s string) map[string]any {
 	return out
 }
 
-// maxNesting bounds what a forged header can cost.
+// maxNesting is how deep lists and tables of a header may lie in each other. It
+// bounds what a forged header can cost.
 const maxNesting = 32
 
 func untype(raw json.RawMessage, depth int) (any, bool) {
@@ -162,10 +163,13 @@ func untype(raw json.RawMessage, depth int) (any, bool) {
 	if depth > maxNesting || json.Unmarshal(raw, &pair) != nil || len(pair) != 2 || json.Unmarshal(pair[0], &letter) != nil {
 		return nil, false
 	}
-	switch letter {
-	case "A":
-		return untypeArray(pair[1], depth)
-	case "F":
+	if letter == "A" || letter == "F" {
+		if depth == maxNesting {
+			return nil, false // what is in it would be deeper than a publish may have it
+		}
+		if letter == "A" {
+			return untypeArray(pair[1], depth)
+		}
 		return untypeTable(pair[1], depth)
 	}
 	var s string
