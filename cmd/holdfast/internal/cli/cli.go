@@ -25,7 +25,7 @@ type program struct {
 	*ui.UI
 	broker  string // --broker
 	data    string // --data of dlq: the directory of an embedded server that does not run
-	file    string // --file of dlq: the file that names the broker and its queues
+	file    string // --file of dlq, pause and resume: the file that names the broker and its sources
 	verbose bool
 	conn    config.Connection // how to connect to NATS: the flags, and the file's where they are silent
 	reached bool              // a command was found and its flags were understood
@@ -107,7 +107,7 @@ func (p *program) root() *cobra.Command {
 	f.BoolVarP(&p.Quiet, "quiet", "q", false, "say nothing but data and errors")
 	f.BoolVarP(&p.verbose, "verbose", "v", false, "say more")
 	root.AddCommand(
-		p.runCommand(), p.checkCommand(), p.publishCommand(), p.kvCommand(), p.objectCommand(), p.dlqCommand(), p.spoolCommand(), p.devCommand(),
+		p.runCommand(), p.checkCommand(), p.publishCommand(), p.scheduleCommand(), p.pauseCommand(), p.resumeCommand(), p.kvCommand(), p.objectCommand(), p.dlqCommand(), p.spoolCommand(), p.devCommand(),
 		p.demoCommand(), p.explainCommand(), p.schemaCommand(), p.versionCommand(),
 	)
 	must(root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp)))

@@ -31,6 +31,7 @@ type publishFlags struct {
 	exchange, queue            string
 	core                       bool
 	timeout                    time.Duration
+	later                      laterFlags
 }
 
 func (p *program) publishCommand() *cobra.Command {
@@ -41,7 +42,9 @@ func (p *program) publishCommand() *cobra.Command {
 		Short:   "Publish one message and wait until it is stored",
 		Long: `Publishes one message to a JetStream stream and returns once the stream has
 confirmed it. A message that no stream takes is an error. With --core it is sent
-over core NATS to whoever listens now, and nobody confirms anything.
+over core NATS to whoever listens now, and nobody confirms anything. With --at,
+--after, --every or --cron the server keeps it and sends it when it is due; the
+stream must allow that: holdfast schedule enable STREAM.
 
 On RabbitMQ it goes to an exchange under a routing key, or to one queue, and the
 command returns once the broker has confirmed it. A message that no queue takes
@@ -49,10 +52,14 @@ is an error, although the broker confirms that, too.`,
 		Example: `  holdfast publish orders.placed '{"id": 1}'
   holdfast publish orders.placed --id order-1 --header Tenant:acme - < order.json
   holdfast publish orders.placed --core hello
+  holdfast publish orders.reminders 'pay!' --after 48h --id reminder-7
   holdfast publish --broker amqp://127.0.0.1 --exchange orders orders.placed '{"id": 1}'
   holdfast publish --broker amqp://127.0.0.1 --queue orders '{"id": 1}'`,
 		Args: args(0, 2, "a subject or a routing key, and at most one body"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.later.read(cmd.Flags().Changed, f, time.Now()); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 			defer cancel()
 			return p.publish(ctx, args, f)
@@ -69,6 +76,7 @@ is an error, although the broker confirms that, too.`,
 	fl.StringVar(&f.queue, "queue", "", "the queue on RabbitMQ, whatever is bound to it")
 	fl.BoolVar(&f.core, "core", false, "send over core NATS, unconfirmed")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Second, "how long to try")
+	f.later.register(fl)
 	p.outputFlag(cmd)
 	return cmd
 }
@@ -82,6 +90,9 @@ type published struct {
 	Bytes     int    `json:"bytes"`
 	Stream    string `json:"stream,omitempty"`
 	Confirmed bool   `json:"confirmed"`
+	// At and Recurs say when it will be sent, where that is later.
+	At     *time.Time `json:"at,omitempty"`
+	Recurs string     `json:"recurs,omitempty"`
 }
 
 // destination is where a message goes, as it was named.
@@ -104,6 +115,8 @@ func destinationOf(args []string, f publishFlags, rabbit bool) (destination, err
 		return destination{to: transport.Address{Name: args[0]}, name: args[0], rest: args[1:]}, nil
 	}
 	switch {
+	case f.later.asked():
+		return destination{}, ui.Usagef("--at, --after, --every and --cron are of JetStream: RabbitMQ keeps no message for later")
 	case f.core:
 		return destination{}, ui.Usagef("--core is core NATS, and the broker is RabbitMQ; remove it")
 	case f.queue != "" && f.exchange != "":
@@ -140,6 +153,12 @@ func (p *program) publish(ctx context.Context, args []string, f publishFlags) (e
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	got := published{Subject: to.to.Name, ID: f.id, Bytes: len(body), Confirmed: !f.core}
+	if f.later.recurs() {
+		r := f.later.recurrence()
+		got.Recurs = strings.TrimSpace(r.Spec + " " + r.TimeZone)
+	} else if f.later.asked() {
+		got.At = &f.later.moment
+	}
 	if to.rabbit {
 		got.Subject, got.Exchange, got.Queue = to.to.Key, f.exchange, f.queue
 	}
@@ -160,8 +179,8 @@ func (p *program) publish(ctx context.Context, args []string, f publishFlags) (e
 			return publishError(err, to, f)
 		}
 	}
-	if err := pub.Publish(ctx, body, opts...); err != nil {
-		return publishError(err, to, f)
+	if err := d.later(ctx, pub, to, body, codec, f, opts); err != nil {
+		return publishError(scheduleError(err, got.Stream), to, f)
 	}
 	return p.tellPublished(got)
 }
@@ -213,6 +232,9 @@ func publishError(err error, to destination, f publishFlags) error {
 
 func (p *program) tellPublished(m published) error {
 	return p.One(m, m.ID, func(w io.Writer) error {
+		if m.At != nil || m.Recurs != "" {
+			return tellLater(w, m)
+		}
 		how := "sent over core NATS; nobody confirmed it"
 		if m.Confirmed {
 			how = "stored"
@@ -277,13 +299,21 @@ func publishOptions(f publishFlags) ([]holdfast.PublishOption, error) {
 		opts = append(opts, holdfast.Key(f.key))
 	}
 	for _, h := range f.headers {
-		name, value, ok := strings.Cut(h, ":")
-		if !ok || name == "" {
-			return nil, ui.Usagef("--header %q: write NAME:VALUE", h)
+		name, value, err := headerOf(h)
+		if err != nil {
+			return nil, err
 		}
-		opts = append(opts, holdfast.SetHeader(name, strings.TrimPrefix(value, " ")))
+		opts = append(opts, holdfast.SetHeader(name, value))
 	}
 	return opts, nil
+}
+
+func headerOf(h string) (name, value string, err error) {
+	name, value, ok := strings.Cut(h, ":")
+	if !ok || name == "" {
+		return "", "", ui.Usagef("--header %q: write NAME:VALUE", h)
+	}
+	return name, strings.TrimPrefix(value, " "), nil
 }
 
 // guess is the media type of a body nobody named.

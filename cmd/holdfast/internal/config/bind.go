@@ -167,7 +167,7 @@ func (w *walker) shared(nodes []*value, subs []Subscription) {
 func (f From) shares() (what, kind, key string) {
 	switch {
 	case f.JetStream() && f.Durable != "":
-		return fmt.Sprintf("durable %q of stream %s", f.Durable, f.stream()), "durable", "durable"
+		return fmt.Sprintf("durable %q of stream %s", f.Durable, f.StreamName()), "durable", "durable"
 	case f.Queue != nil && !f.Queue.Stream():
 		return fmt.Sprintf("queue %q", f.Queue.Name), "queue", "queue"
 	default:

@@ -115,10 +115,10 @@ type Pull struct {
 }
 
 // JetStream tells whether it is a source on JetStream, watches among them.
-func (f From) JetStream() bool { return f.stream() != "" }
+func (f From) JetStream() bool { return f.StreamName() != "" }
 
-// stream is the stream it takes its messages from; "" elsewhere than on JetStream.
-func (f From) stream() string {
+// StreamName is the stream it takes its messages from; "" elsewhere than on JetStream.
+func (f From) StreamName() string {
 	switch {
 	case f.KV != "":
 		return "KV_" + f.KV

@@ -43,7 +43,7 @@ func (w *walker) broker(file *value) (url, by string) {
 func (w *walker) stream(v *value) Stream {
 	s := Stream{TTLUnsaid: !v.has("allow_msg_ttl") && !v.has("mirror") && !v.has("sources")}
 	w.decode(v, streamShape(), &s.StreamConfig)
-	if !v.has("discard") {
+	if !v.has("discard") && !s.AllowMsgSchedules { // the server lets no other than old be with schedules
 		s.Discard = jetstream.DiscardNew
 	}
 	for _, it := range items(v.fields["subjects"]) {
