@@ -18,6 +18,7 @@ type confirming struct {
 	closes  chan *amqp.Error
 	wake    chan struct{} // capacity 1: there is something new for a reader that had nothing to wait for
 	settled []entry       // used by the reader only
+	behind  []int         // likewise
 
 	mu   sync.Mutex // orders publishes; guards what follows
 	row  row
@@ -33,6 +34,7 @@ type entry struct {
 	sent     time.Time
 	quiet    bool // not mandatory: nobody is to be told that no queue takes it
 	returned bool
+	told     bool        // it has its outcome, and waits for those before it to leave the row
 	tag      uint64      // of a pipeline
 	then     func(error) // of a publisher
 	confirm  *amqp.DeferredConfirmation
@@ -97,7 +99,9 @@ func (c *confirming) settle(tell func(*entry, error)) (next <-chan struct{}, emp
 		c.takeReturns()
 	}
 	for range n {
-		c.settled = append(c.settled, c.row.pop())
+		if e := c.row.pop(); !e.told {
+			c.settled = append(c.settled, e)
+		}
 	}
 	empty = c.row.len() == 0
 	switch {
@@ -107,19 +111,82 @@ func (c *confirming) settle(tell func(*entry, error)) (next <-chan struct{}, emp
 		next = c.row.at(0).confirm.Done()
 	}
 	c.mu.Unlock()
+	c.tellSettled(tell)
+	return next, empty
+}
+
+func (c *confirming) tellSettled(tell func(*entry, error)) {
 	for i := range c.settled {
 		e := &c.settled[i]
 		tell(e, outcome(e, e.confirm.Acked()))
 	}
 	clear(c.settled)
 	c.settled = c.settled[:0]
-	return next, empty
 }
 
-// ready counts the entries at the head of the row that are confirmed.
+// overtaken is after how long without the first outcome the others are told.
+const overtaken = 20 * time.Millisecond
+
+// passBy tells the outcomes that are known although one before them is not: a queue
+// that does not answer concerns those who publish there, and nobody else. The
+// reader calls it.
+func (c *confirming) passBy(tell func(*entry, error)) {
+	c.mu.Lock()
+	for i := range c.row.len() {
+		e := c.row.at(i)
+		if e.told {
+			continue
+		}
+		select {
+		case <-e.confirm.Done():
+			if !c.lost(e) {
+				c.behind = append(c.behind, i)
+			}
+		default:
+		}
+	}
+	c.takeReturns()
+	for _, i := range c.behind {
+		e := c.row.at(i)
+		e.told = true
+		c.settled = append(c.settled, *e)
+	}
+	c.behind = c.behind[:0]
+	c.mu.Unlock()
+	c.tellSettled(tell)
+}
+
+// giveUp takes what was sent before a time and has no outcome, if something that was
+// sent after it has one: the connection works, and those messages are held up where
+// they went. dead tells that nothing shows that it works.
+func (c *confirming) giveUp(before time.Time) (stuck []entry, dead bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.row.len()
+	if n == 0 || c.row.at(0).told || c.row.at(0).sent.After(before) {
+		return nil, false
+	}
+	answers := false
+	for i := range n {
+		answers = answers || c.row.at(i).told
+	}
+	for i := 0; i < n && answers; i++ {
+		if e := c.row.at(i); !e.told && !e.sent.After(before) {
+			e.told = true
+			stuck = append(stuck, *e)
+		}
+	}
+	return stuck, !answers
+}
+
+// ready counts the entries at the head of the row that are confirmed, or that
+// nobody waits for any more.
 func (c *confirming) ready() int {
 	for i := range c.row.len() {
 		e := c.row.at(i)
+		if e.told {
+			continue
+		}
 		select {
 		case <-e.confirm.Done():
 			if !c.lost(e) {
@@ -151,6 +218,9 @@ func (c *confirming) rest(tell func(*entry, error)) (left []entry) {
 	}
 	c.mu.Unlock()
 	for i := range all {
+		if all[i].told {
+			continue
+		}
 		if acked[i] {
 			tell(&all[i], outcome(&all[i], true))
 			continue
@@ -197,14 +267,4 @@ func (c *confirming) mark(r amqp.Return) {
 			return
 		}
 	}
-}
-
-// oldest is when the first publish without an outcome was made.
-func (c *confirming) oldest() (at time.Time, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.row.len() == 0 {
-		return time.Time{}, false
-	}
-	return c.row.at(0).sent, true
 }

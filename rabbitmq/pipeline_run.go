@@ -37,8 +37,11 @@ func (p *pipeline) cause(noticed error) error {
 
 // serve tells outcomes until the channel is gone or End is called, and says which.
 func (p *pipeline) serve() error {
+	behind := newLag()
+	defer behind.stop()
 	for {
 		next, empty := p.c.settle(p.tell)
+		behind.watch(empty)
 		if p.refusing(empty) {
 			return errRefused
 		}
@@ -54,6 +57,9 @@ func (p *pipeline) serve() error {
 		select {
 		case <-next:
 		case <-p.c.wake:
+		case <-behind.C:
+			behind.passed()
+			p.c.passBy(p.tell)
 		case r, ok := <-p.c.returns:
 			p.c.cameBack(r, ok)
 		case said := <-p.c.closes:

@@ -26,8 +26,11 @@ type publisher struct {
 	changed chan struct{} // closed and replaced when cur changes
 	closed  bool
 
-	refused bool // on the channel there is; used by the goroutine that reads it only
-	routes  routes
+	// Of the channel there is; used by the goroutine that reads it only.
+	refused  bool // a message was
+	forsaken int  // publishes that were given up
+
+	routes routes
 }
 
 func newPublisher(t *Transport) *publisher {
@@ -78,10 +81,13 @@ func (p *publisher) run(ctx context.Context) {
 func (p *publisher) serve(c *confirming) {
 	stuck := time.NewTicker(p.t.set.confirm / 4)
 	defer stuck.Stop()
+	behind := newLag()
+	defer behind.stop()
 	replaced, opened := false, time.Now()
-	p.refused = false
+	p.refused, p.forsaken = false, 0
 	for {
 		next, empty := c.settle(p.confirmed)
+		behind.watch(empty)
 		if p.refused && !replaced && time.Since(opened) > mostRefusing {
 			replaced = true
 			p.change(nil, errRefused)
@@ -98,6 +104,9 @@ func (p *publisher) serve(c *confirming) {
 		case e := <-c.closes:
 			p.fail(c, e)
 			return
+		case <-behind.C:
+			behind.passed()
+			c.passBy(p.confirmed)
 		case <-stuck.C:
 			p.unstick(c)
 		}
@@ -188,12 +197,22 @@ func lostCause(cause error) error {
 	return errors.Join(errLost, cause)
 }
 
-// unstick ends a connection whose oldest publish has waited for its confirmation
-// for too long although the broker does not block: it may be half open, or a
-// queue may have lost its majority.
+// unstick is for publishes that have waited for their confirmation for too long
+// although the broker does not block. Where others are confirmed their queue is to
+// blame, which may have lost its majority: what became of them is unknown.
+// Otherwise the connection is, which may be half open, and ends.
 func (p *publisher) unstick(c *confirming) {
-	at, ok := c.oldest()
-	if ok && time.Since(at) > p.t.set.confirm && c.s.alarm.Load() == nil {
+	if c.s.alarm.Load() != nil {
+		return
+	}
+	stuck, dead := c.giveUp(time.Now().Add(-p.t.set.confirm))
+	for i := range stuck {
+		e := &stuck[i]
+		p.confirmed(e, seamError("publish", addressOf(e.exchange, e.key), errTimeout, true))
+	}
+	// The client library remembers each until its channel ends.
+	p.forsaken += len(stuck)
+	if dead || p.forsaken > p.t.set.window {
 		c.s.pipe.cut()
 	}
 }

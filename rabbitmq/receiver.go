@@ -270,7 +270,13 @@ func (r *receiver) divert(ctx context.Context, d *delivery) bool {
 	default:
 		return false
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, transport.ErrTooLarge) || errors.Is(err, transport.ErrInvalid):
+		// No copy of it can be made, now or later. Nobody waits for it again, and
+		// what is not due is handed out early rather than going round for ever.
+		return false
+	default:
 		// It cannot be published now; the broker hands it out again.
 		_ = d.lane.returnUnseen(d.raw.DeliveryTag, r.serverVersion())
 	}

@@ -150,7 +150,13 @@ func single(ctx context.Context, s *session, e *entry, msg *amqp.Publishing) (ac
 		if err := ch.Publish(e.exchange, e.key, !e.quiet, false, *msg); err != nil {
 			return err
 		}
-		a, ok := <-acks
+		var a amqp.Confirmation
+		var ok bool
+		select {
+		case a, ok = <-acks:
+		case <-ctx.Done():
+			return context.Cause(ctx) // and the channel is closed
+		}
 		if !ok {
 			if said := <-closes; said != nil {
 				return said

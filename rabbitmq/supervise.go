@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/holdfast-go/holdfast/transport"
@@ -56,7 +57,10 @@ func (r *receiver) resubscribe(ctx context.Context, why error) bool {
 				return false
 			}
 		}
-		err := r.subscribe(ctx, s)
+		err := r.restore(ctx)
+		if err == nil {
+			err = r.subscribe(ctx, s)
+		}
 		if absent(err) && r.src.owned() {
 			err = r.recreate(ctx, s)
 		}
@@ -72,6 +76,18 @@ func (r *receiver) resubscribe(ctx context.Context, why error) bool {
 			stalled = r.tell(err, stalled)
 		}
 	}
+}
+
+// restore declares again what may be gone although the queue is there: an exchange
+// that the broker forgets, and with it the bindings.
+func (r *receiver) restore(ctx context.Context) error {
+	if !r.src.owned() || !slices.ContainsFunc(r.src.cfg.Exchanges, ExchangeConfig.fleeting) {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, r.t.set.rpc)
+	defer cancel()
+	_, err := r.t.Provision(limited, r.src, r.want)
+	return err
 }
 
 // recreate declares a queue of ours that is gone, and all that belongs to it.

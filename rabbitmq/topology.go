@@ -178,6 +178,9 @@ func (s *source) exchanges() []ExchangeConfig {
 	return all
 }
 
+// fleeting tells whether an exchange may go without anybody deleting it.
+func (e ExchangeConfig) fleeting() bool { return e.Transient || e.AutoDelete }
+
 // declared are the arguments an exchange is declared with.
 func (e ExchangeConfig) declared() amqp.Table {
 	args := maps.Clone(e.Args)
