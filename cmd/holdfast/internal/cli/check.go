@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,13 +124,16 @@ func fromFile(d config.Diagnostic, level transport.Level) finding {
 
 // askBroker checks every contract.
 func (p *program) askBroker(ctx context.Context, c *config.Config, named config.Named, made []outcome.Handler) (found []transport.Finding, err error) {
-	url, stop, err := p.brokerToCheck(ctx, c, named)
+	t, err := p.brokerToCheck(ctx, c, named)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	if t.url == "" {
+		return t.found, nil
+	}
+	defer func() { err = errors.Join(err, t.stop()) }()
 	p.use(c.Connection)
-	d := p.dialer(url)
+	d := p.dialer(t.url)
 	defer func() { err = errors.Join(err, d.close()) }()
 	app, err := build(ctx, c, made, d, p.logger("auto"), 0)
 	if err != nil {
@@ -138,41 +142,78 @@ func (p *program) askBroker(ctx context.Context, c *config.Config, named config.
 	if found, err = app.Check(ctx); err != nil {
 		return nil, err
 	}
+	found = append(t.found, found...)
 	if named.URL == "" && c.Broker == "" {
 		return found, nil // the embedded server has no accounts
 	}
 	return append(found, permissions(ctx, app)...), nil
 }
 
+// target is what a check asks, and what is known before it does.
+type target struct {
+	url   string // empty: nothing can be asked
+	stop  func() error
+	found []transport.Finding
+}
+
 // brokerToCheck is the broker run would use. The embedded server is the one that
 // runs, or one that is started on its data for the moment, on a port of its own.
-func (p *program) brokerToCheck(ctx context.Context, c *config.Config, named config.Named) (url string, stop func() error, err error) {
-	none := func() error { return nil }
-	if named.URL != "" {
-		return named.URL, none, nil
-	}
-	if c.Broker != "" {
-		return c.Broker, none, nil
+func (p *program) brokerToCheck(ctx context.Context, c *config.Config, named config.Named) (target, error) {
+	t := target{stop: func() error { return nil }}
+	if named.URL != "" || c.Broker != "" {
+		t.url = cmp.Or(named.URL, c.Broker)
+		return t, nil
 	}
 	if err := embedded.Check(c.Listen, true); err != nil {
-		return "", nil, err
+		return t, err
+	}
+	if embedded.Check(c.Listen, false) != nil {
+		t.find(config.CodeNotLoopback, transport.LevelWarning, "run refuses to listen on "+c.Listen+" unless it is given --listen-remote", "listen on 127.0.0.1, or add --listen-remote if the network is trusted")
 	}
 	data, remove := c.Data, func() error { return nil }
 	if _, err := os.Stat(data); errors.Is(err, fs.ErrNotExist) {
 		// Nothing is created by a check: the answer of an empty server will do.
 		if data, err = os.MkdirTemp("", "holdfast-check-"); err != nil {
-			return "", nil, err
+			return t, err
 		}
 		remove = func() error { return os.RemoveAll(data) }
 	}
 	s, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", Data: data})
-	if errors.Is(err, embedded.ErrLocked) {
-		return brokerOf(c), none, nil
+	switch {
+	case errors.Is(err, embedded.ErrLocked):
+		return p.runningServer(ctx, c, t), nil
+	case err != nil:
+		return t, errors.Join(embeddedError(err, `"listen"`, `"data"`), remove())
 	}
-	if err != nil {
-		return "", nil, errors.Join(err, remove())
+	if err := embedded.Free(c.Listen); err != nil {
+		t.find(config.CodeInUse, transport.LevelError, err.Error(), `name another address in "listen", or end what listens there; if it is the broker to use, name it in "broker"`)
 	}
-	return s.URL(), func() error { return errors.Join(closeServer(s), remove()) }, nil
+	t.url, t.stop = s.URL(), func() error { return errors.Join(closeServer(s), remove()) }
+	return t, nil
+}
+
+// runningServer is the server that has the data directory: mostly the run that is
+// asked about.
+func (p *program) runningServer(ctx context.Context, c *config.Config, t target) target {
+	const fix = `stop that process, or name another directory in "data"; to check against its server, name that with --broker`
+	url := listensAt(c)
+	if url == "" {
+		t.find(config.CodeInUse, transport.LevelError, "another process uses the data directory "+c.Data, fix)
+		return t
+	}
+	d := p.dialer(url)
+	_, err := d.natsCore(ctx)
+	if err = errors.Join(err, d.close()); err != nil {
+		t.find(config.CodeInUse, transport.LevelError, fmt.Sprintf("another process uses the data directory %s, and no server answers at %s", c.Data, url), fix)
+		return t
+	}
+	t.find(config.CodeInUse, transport.LevelInfo, fmt.Sprintf("a server runs on the data directory %s already: this is what the one at %s says", c.Data, url), "")
+	t.url = url
+	return t
+}
+
+func (t *target) find(code config.Code, level transport.Level, fact, fix string) {
+	t.found = append(t.found, transport.Finding{Code: transport.Code(code), Level: level, Fact: fact, Fix: fix})
 }
 
 // report prints the findings and chooses the exit code.

@@ -99,7 +99,7 @@ func (p *program) root() *cobra.Command {
 	root.SetIn(p.In)
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.SetFlagErrorFunc(flagError)
-	root.SetHelpTemplate(helpTemplate)
+	root.SetHelpTemplate(strings.ReplaceAll(helpTemplate, ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", p.Width)))
 	f := root.PersistentFlags()
 	f.StringVar(&p.broker, "broker", "", "the broker, nats:// or amqp://; also HOLDFAST_BROKER (default: that of holdfast.yaml here, or "+defaultBroker+")")
 	connectionFlags(f, &p.conn)

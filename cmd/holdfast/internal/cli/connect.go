@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -71,10 +72,16 @@ func brokerOf(c *config.Config) string {
 	if c.Broker != "" {
 		return c.Broker
 	}
-	if _, port, err := net.SplitHostPort(c.Listen); err == nil && port != "0" && port != "-1" {
-		return "nats://" + c.Listen
+	return cmp.Or(listensAt(c), defaultBroker)
+}
+
+// listensAt is where the embedded server of a file listens; "" where it takes any
+// free port.
+func listensAt(c *config.Config) string {
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil || port == "0" || port == "-1" {
+		return ""
 	}
-	return defaultBroker
+	return "nats://" + c.Listen
 }
 
 // unreachable gives an error of a connection its exit code.

@@ -40,7 +40,8 @@ always times out, one makes the handler panic.
 In the end every published order was handled or is a dead letter, or the command
 fails.`,
 		Example: `  holdfast demo
-  holdfast demo --messages 5000 --rate 2000 --seed 7`,
+  holdfast demo --messages 5000 --rate 2000 --seed 7
+  holdfast demo --data demo && holdfast dlq list --data demo`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.messages < 1 || f.rate < 1 {
@@ -55,7 +56,7 @@ fails.`,
 	fl.IntVar(&f.messages, "messages", 200, "how many orders to publish")
 	fl.IntVar(&f.rate, "rate", 50, "how many a second")
 	fl.Uint64Var(&f.seed, "seed", 1, "which orders fail, and how often")
-	fl.StringVar(&f.data, "data", "", "where to keep the messages (default: a temporary directory)")
+	fl.StringVar(&f.data, "data", "", "keep the messages in this directory (default: one that is removed in the end)")
 	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "give up after this long")
 	p.outputFlag(cmd)
 	return cmd
@@ -63,25 +64,29 @@ fails.`,
 
 // proof is what the demo found in the end.
 type proof struct {
-	Published   int    `json:"published"`
-	Handled     int    `json:"handled"`
-	Dead        int    `json:"dead"`
-	Retried     int    `json:"retried"`
-	Lost        int    `json:"lost"`         // neither handled nor dead
-	HandledMore int    `json:"handled_more"` // handled more than once, or handled and dead
-	Holds       bool   `json:"holds"`
-	Data        string `json:"data"`
-	DeadLetters string `json:"dead_letters"` // the command that shows them
+	Published   int  `json:"published"`
+	Handled     int  `json:"handled"`
+	Dead        int  `json:"dead"`
+	Retried     int  `json:"retried"`
+	Lost        int  `json:"lost"`         // neither handled nor dead
+	HandledMore int  `json:"handled_more"` // handled more than once, or handled and dead
+	Holds       bool `json:"holds"`
+	// Data and DeadLetters, the command that shows them, are set where the data is
+	// kept (--data).
+	Data        string   `json:"data,omitempty"`
+	DeadLetters string   `json:"dead_letters,omitempty"`
+	Letters     []letter `json:"letters"`
 }
 
 func (p *program) demo(ctx context.Context, f demoFlags) (err error) {
-	data, err := demoData(f.data)
+	data, remove, err := demoData(f.data)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, remove()) }()
 	s, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", Data: data})
 	if err != nil {
-		return embeddedError(err)
+		return embeddedError(err, "--listen", "--data")
 	}
 	defer func() { err = errors.Join(err, closeServer(s)) }()
 	js, err := jetstream.Connect(ctx, s.URL())
@@ -105,23 +110,29 @@ func (p *program) demo(ctx context.Context, f demoFlags) (err error) {
 		return err
 	}
 	result.Retried = int(sub.Health().Counts.Retried)
-	result.Data, result.DeadLetters = data, "holdfast dlq list --data "+data
+	if f.data != "" {
+		result.Data, result.DeadLetters = data, "holdfast dlq list --data "+data
+	}
 	return p.tellProof(result, time.Since(began))
 }
 
-// demoData is a directory that no earlier demo has written to.
-func demoData(dir string) (string, error) {
+// demoData is a directory that no earlier demo has written to. One that nobody
+// named is removed in the end.
+func demoData(dir string) (data string, remove func() error, err error) {
+	remove = func() error { return nil }
 	if dir == "" {
-		return os.MkdirTemp("", "holdfast-demo-")
+		data, err = os.MkdirTemp("", "holdfast-demo-")
+		return data, func() error { return os.RemoveAll(data) }, err
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
+		return "", remove, err
 	}
 	if len(entries) > 0 {
-		return "", ui.Usagef("--data %s: the directory is not empty; the demo counts from nothing", dir)
+		return "", remove, ui.Usagef("--data %s: the directory is not empty; the demo counts from nothing", dir)
 	}
-	return filepath.Abs(dir)
+	data, err = filepath.Abs(dir)
+	return data, remove, err
 }
 
 // play runs the app, the producer and the view until every message has ended.
@@ -154,20 +165,39 @@ func (p *program) play(ctx context.Context, w *world, app *holdfast.App, sub *ho
 	}
 }
 
+// tellDead lists the dead letters of the demo, and says how to look at them.
+func (p *program) tellDead(w io.Writer, r proof) error {
+	st := p.Styles(true)
+	for _, l := range r.Letters {
+		if _, err := fmt.Fprintf(w, "  %s %s: %s\n", st.Bad(fmt.Sprintf("%-18s", l.Reason)), ui.Line(l.ID), firstLine(l.Error)); err != nil {
+			return err
+		}
+	}
+	next := "Keep them and look: holdfast demo --data demo && holdfast dlq list --data demo"
+	if r.DeadLetters != "" {
+		next = "See the dead letters: " + r.DeadLetters
+	}
+	_, err := fmt.Fprintln(w, st.Bold(next))
+	return err
+}
+
 // tellProof says what was proven, or fails.
 func (p *program) tellProof(r proof, took time.Duration) error {
 	st := p.Styles(true)
 	if p.Live() {
 		p.Sayf("")
 	}
-	err := p.One(r, r.Data, func(w io.Writer) error {
+	err := p.One(r, "demo", func(w io.Writer) error {
 		if !r.Holds {
 			_, err := fmt.Fprintf(w, "%s %d published, %d handled, %d dead: %d lost, %d more than once\n", st.Bad("failed:"), r.Published, r.Handled, r.Dead, r.Lost, r.HandledMore)
 			return err
 		}
-		_, err := fmt.Fprintf(w, "%s %d published = %d handled + %d dead, after %d retries in %s: nothing was lost, nothing was handled twice.\nSee the dead letters: %s\n",
-			st.Good("proven:"), r.Published, r.Handled, r.Dead, r.Retried, took.Round(100*time.Millisecond), st.Bold(r.DeadLetters))
-		return err
+		_, err := fmt.Fprintf(w, "%s %d published = %d handled + %d dead, after %d retries in %s: nothing was lost, nothing was handled twice.\n",
+			st.Good("proven:"), r.Published, r.Handled, r.Dead, r.Retried, took.Round(100*time.Millisecond))
+		if err != nil {
+			return err
+		}
+		return p.tellDead(w, r)
 	})
 	if err == nil && !r.Holds {
 		err = ui.Exit(ui.ExitFailed, nil)

@@ -189,13 +189,14 @@ func (w *world) prove(ctx context.Context, store *deadletter.Store) (proof, erro
 	if err != nil {
 		return proof{}, err
 	}
-	dead := map[string]int{}
+	dead, shown := map[string]int{}, []letter{}
 	for _, l := range letters {
 		dead[l.MessageID]++
+		shown = append(shown, letterOf(l))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := proof{Published: int(w.published.Load()), Handled: len(w.handled), Dead: len(dead)}
+	r := proof{Published: int(w.published.Load()), Handled: len(w.handled), Dead: len(dead), Letters: shown}
 	for i := range w.fates {
 		switch ends := w.handled[orderID(i)] + dead[orderID(i)]; {
 		case ends == 0:

@@ -47,7 +47,7 @@ func (p *program) dev(ctx context.Context, cfg embedded.Config, command []string
 	began := time.Now()
 	s, err := embedded.Start(ctx, cfg)
 	if err != nil {
-		return embeddedError(err)
+		return embeddedError(err, "--listen", "--data")
 	}
 	defer func() { err = errors.Join(err, closeServer(s)) }()
 	st := p.Styles(false)

@@ -175,10 +175,10 @@ func (p *program) listLetters(ctx context.Context, q deadletter.Query) (err erro
 	}
 	now := time.Now()
 	return ui.List(p.UI, all, func(l letter) string { return l.DeadID },
-		ui.Column[letter]{Name: "dead id", Value: func(l letter) string { return p.short(l.DeadID) }},
-		ui.Column[letter]{Name: "id", Value: func(l letter) string { return l.ID }},
+		ui.Column[letter]{Name: "dead id", Whole: true, Value: func(l letter) string { return p.short(l.DeadID) }},
+		ui.Column[letter]{Name: "id", Spare: true, Value: func(l letter) string { return l.ID }},
 		ui.Column[letter]{Name: "subscription", Value: func(l letter) string { return l.Subscription }},
-		ui.Column[letter]{Name: "subject", Value: func(l letter) string { return l.Subject }},
+		ui.Column[letter]{Name: "subject", Spare: true, Value: func(l letter) string { return l.Subject }},
 		ui.Column[letter]{Name: "reason", Value: func(l letter) string { return l.Reason }},
 		ui.Column[letter]{Name: "attempts", Value: func(l letter) string { return strconv.Itoa(l.Attempts) }},
 		ui.Column[letter]{Name: "failed", Value: func(l letter) string { return p.when(l.Time, now) }},

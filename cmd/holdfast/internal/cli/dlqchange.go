@@ -161,8 +161,8 @@ func (p *program) printChanged(r deadletter.Result) error {
 		all = append(all, c)
 	}
 	return ui.List(p.UI, all, func(c changed) string { return c.DeadID },
-		ui.Column[changed]{Name: "dead id", Value: func(c changed) string { return c.DeadID }},
-		ui.Column[changed]{Name: "id", Value: func(c changed) string { return c.ID }},
+		ui.Column[changed]{Name: "dead id", Whole: true, Value: func(c changed) string { return c.DeadID }},
+		ui.Column[changed]{Name: "id", Spare: true, Value: func(c changed) string { return c.ID }},
 		ui.Column[changed]{Name: "subscription", Value: func(c changed) string { return c.Subscription }},
 		ui.Column[changed]{Name: "state", Value: func(c changed) string { return c.State }},
 		ui.Column[changed]{Name: "error", Value: func(c changed) string { return firstLine(c.Error) }},

@@ -69,7 +69,7 @@ func (p *program) listGroups(ctx context.Context, q deadletter.Query) (err error
 	}
 	now := time.Now()
 	return ui.List(p.UI, all, func(c cause) string { return c.Group },
-		ui.Column[cause]{Name: "group", Value: func(c cause) string { return c.Group }},
+		ui.Column[cause]{Name: "group", Whole: true, Value: func(c cause) string { return c.Group }},
 		ui.Column[cause]{Name: "count", Value: func(c cause) string { return strconv.Itoa(c.Count) }},
 		ui.Column[cause]{Name: "subscription", Value: func(c cause) string { return c.Subscription }},
 		ui.Column[cause]{Name: "reason", Value: func(c cause) string { return c.Reason }},

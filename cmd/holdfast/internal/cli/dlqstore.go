@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/config"
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/embedded"
@@ -112,8 +111,8 @@ func (p *program) stoppedServer(ctx context.Context) (letterBroker, error) {
 	if p.file != "" {
 		return letterBroker{}, ui.Usagef("--data is the directory of an embedded server and --file names a broker; give one of them")
 	}
-	if _, err := os.Stat(p.data); err != nil {
-		return letterBroker{}, ui.Usagef("--data: %w", err)
+	if err := embedded.Kept(p.data); err != nil {
+		return letterBroker{}, ui.Usagef("--data %w: name the directory of holdfast run (\"data\" of its file, ./holdfast-data by default), dev or demo", err)
 	}
 	s, err := embedded.Start(ctx, embedded.Config{Listen: "127.0.0.1:0", Data: p.data})
 	if errors.Is(err, embedded.ErrLocked) {

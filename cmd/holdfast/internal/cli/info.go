@@ -57,7 +57,7 @@ func (p *program) explainCommand() *cobra.Command {
 
 func (p *program) listTopics() error {
 	return ui.List(p.UI, explain.All(), func(t explain.Topic) string { return t.Code },
-		ui.Column[explain.Topic]{Name: "code", Value: func(t explain.Topic) string { return t.Code }},
+		ui.Column[explain.Topic]{Name: "code", Whole: true, Value: func(t explain.Topic) string { return t.Code }},
 		ui.Column[explain.Topic]{Name: "means", Value: func(t explain.Topic) string { return t.Title }},
 	)
 }

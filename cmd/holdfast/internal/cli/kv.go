@@ -127,7 +127,7 @@ func (p *program) listBuckets(ctx context.Context, js *jetstream.Transport) erro
 		p.Sayf("no buckets")
 	}
 	return ui.List(p.UI, rows, func(r bucketRow) string { return r.Bucket },
-		ui.Column[bucketRow]{Name: "bucket", Value: func(r bucketRow) string { return r.Bucket }},
+		ui.Column[bucketRow]{Name: "bucket", Whole: true, Value: func(r bucketRow) string { return r.Bucket }},
 		ui.Column[bucketRow]{Name: "values", Value: func(r bucketRow) string { return strconv.FormatUint(r.Values, 10) }},
 		ui.Column[bucketRow]{Name: "bytes", Value: func(r bucketRow) string { return strconv.FormatUint(r.Bytes, 10) }},
 		ui.Column[bucketRow]{Name: "history", Value: func(r bucketRow) string { return strconv.FormatInt(r.History, 10) }},
@@ -155,7 +155,7 @@ func (p *program) listKeys(ctx context.Context, js *jetstream.Transport, f bucke
 		}
 		rows = append(rows, row{k})
 	}
-	return ui.List(p.UI, rows, func(r row) string { return r.Key }, ui.Column[row]{Name: "key", Value: func(r row) string { return r.Key }})
+	return ui.List(p.UI, rows, func(r row) string { return r.Key }, ui.Column[row]{Name: "key", Whole: true, Value: func(r row) string { return r.Key }})
 }
 
 // streamKeys prints one key a line as it comes.

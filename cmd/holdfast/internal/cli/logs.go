@@ -6,6 +6,8 @@ import (
 	"github.com/lmittmann/tint"
 
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
+	"github.com/holdfast-go/holdfast/observe"
+	"github.com/holdfast-go/holdfast/recovery"
 )
 
 // logger writes to stderr: lines for people at a terminal, JSON for machines.
@@ -38,4 +40,24 @@ func cleanAttr(_ []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue(ui.Clean(v.Error()))
 	}
 	return a
+}
+
+// attemptLog tells every attempt that failed and every delivery that was settled,
+// for --verbose. Dead letters are told in any case, by the library.
+type attemptLog struct{ log *slog.Logger }
+
+// Observe writes a line.
+func (l attemptLog) Observe(e observe.Event) {
+	log := l.log.With("subscription", e.Subscription, "id", e.MessageID, "subject", e.Subject, "attempt", e.Attempt)
+	switch {
+	case e.Kind == observe.Attempted && e.Err != nil:
+		log.Debug("attempt failed", "took", e.Duration, "err", e.Err)
+	case e.Kind != observe.Settled:
+	case e.Verdict.Action == recovery.RetryLater:
+		log.Debug("retry later", "in", e.Verdict.Delay)
+	case e.Verdict.Action == recovery.Ack:
+		log.Debug("handled")
+	case e.Verdict.Action == recovery.Return:
+		log.Debug("given back, uncharged")
+	}
 }

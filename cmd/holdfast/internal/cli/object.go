@@ -87,7 +87,7 @@ func (p *program) listStores(ctx context.Context, js *jetstream.Transport) error
 		p.Sayf("no object stores")
 	}
 	return ui.List(p.UI, rows, func(r bucketRow) string { return r.Bucket },
-		ui.Column[bucketRow]{Name: "bucket", Value: func(r bucketRow) string { return r.Bucket }},
+		ui.Column[bucketRow]{Name: "bucket", Whole: true, Value: func(r bucketRow) string { return r.Bucket }},
 		ui.Column[bucketRow]{Name: "bytes", Value: func(r bucketRow) string { return strconv.FormatUint(r.Bytes, 10) }},
 		ui.Column[bucketRow]{Name: "ttl", Value: func(r bucketRow) string { return r.TTL }},
 		ui.Column[bucketRow]{Name: "replicas", Value: func(r bucketRow) string { return strconv.Itoa(r.Replicas) }},
@@ -107,7 +107,7 @@ func (p *program) listObjects(ctx context.Context, s *jetstream.ObjectStore) err
 	}
 	now := time.Now()
 	return ui.List(p.UI, rows, func(r objectRow) string { return r.Name },
-		ui.Column[objectRow]{Name: "name", Value: func(r objectRow) string { return r.Name }},
+		ui.Column[objectRow]{Name: "name", Whole: true, Value: func(r objectRow) string { return r.Name }},
 		ui.Column[objectRow]{Name: "bytes", Value: func(r objectRow) string { return strconv.FormatUint(r.Size, 10) }},
 		ui.Column[objectRow]{Name: "changed", Value: func(r objectRow) string { return p.when(r.Time, now) }},
 		ui.Column[objectRow]{Name: "link", Value: func(r objectRow) string { return r.Link }},

@@ -101,7 +101,11 @@ func (p *program) run(ctx context.Context, file string, f runFlags) (err error) 
 	d.wait = f.wait
 	defer func() { err = errors.Join(err, d.close()) }()
 	ready := newReadiness(log, len(c.Subscriptions), config.Redact(url))
-	app, err := build(ctx, c, made, d, log, f.grace, ready)
+	observers := []observe.Observer{ready}
+	if p.verbose {
+		observers = append(observers, attemptLog{log})
+	}
+	app, err := build(ctx, c, made, d, log, f.grace, observers...)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // a signal came while it waited for the broker
@@ -142,7 +146,7 @@ func (p *program) brokerFor(ctx context.Context, c *config.Config, named config.
 	}
 	s, err := embedded.Start(ctx, embedded.Config{Listen: c.Listen, Data: c.Data, AllowRemote: allowRemote, Logger: log})
 	if err != nil {
-		return "", nil, embeddedError(err)
+		return "", nil, embeddedError(err, `"listen"`, `"data"`)
 	}
 	log.InfoContext(ctx, "embedded server", "url", s.URL(), "version", s.Version(), "data", c.Data)
 	if !p.OutTTY || !p.ErrTTY { // a person at a terminal has just read it
@@ -161,15 +165,18 @@ func closeServer(s *embedded.Server) error {
 	return s.Close(ctx)
 }
 
-// embeddedError adds what to do to an error of the embedded server.
-func embeddedError(err error) error {
+// embeddedError adds what to do to an error of the embedded server. listen and data
+// are how its settings are called.
+func embeddedError(err error, listen, data string) error {
 	switch {
 	case errors.Is(err, embedded.ErrNotLoopback):
 		return fmt.Errorf("%s: %w; listen on 127.0.0.1, or add --listen-remote if the network is trusted", config.CodeNotLoopback, err)
 	case errors.Is(err, embedded.ErrLocked):
-		return fmt.Errorf("%w; stop it, or name another directory in \"data\"", err)
+		return fmt.Errorf("%w; stop it, or name another directory in %s", err, data)
+	case errors.Is(err, embedded.ErrListen):
+		return fmt.Errorf("%s: %w; name another address in %s, or end what listens there", config.CodeInUse, err, listen)
 	default:
-		return fmt.Errorf("%w; name another address in \"listen\", or a broker in \"broker\"", err)
+		return fmt.Errorf("%w; name a directory that can be written in %s", err, data)
 	}
 }
 

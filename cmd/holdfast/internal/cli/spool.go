@@ -216,9 +216,9 @@ func (p *program) listSpool(ctx context.Context, dir string, aside bool, limit i
 		return err
 	}
 	columns := []ui.Column[spooled]{
-		{Name: "seq", Value: func(s spooled) string { return strconv.FormatUint(s.Seq, 10) }},
+		{Name: "seq", Whole: true, Value: func(s spooled) string { return strconv.FormatUint(s.Seq, 10) }},
 		{Name: "published", Value: func(s spooled) string { return p.when(s.Time, time.Now()) }},
-		{Name: "id", Value: func(s spooled) string { return s.ID }},
+		{Name: "id", Spare: true, Value: func(s spooled) string { return s.ID }},
 		{Name: "to", Value: func(s spooled) string { return s.To }},
 		{Name: "bytes", Value: func(s spooled) string { return strconv.Itoa(s.Bytes) }},
 		{Name: "reason", Value: func(s spooled) string { return s.Reason + s.Error }},

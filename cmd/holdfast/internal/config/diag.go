@@ -24,6 +24,7 @@ const (
 	CodeContradicts   Code = "HF2009" // settings that contradict each other
 	CodeCommand       Code = "HF2010" // the command of an exec handler cannot be run
 	CodeNotLoopback   Code = "HF2011" // the embedded server would listen beyond this machine
+	CodeInUse         Code = "HF2012" // the address or the data of the embedded server is in use
 	CodeNoRedelivery  Code = "HF1001" // retry on core NATS or a stream queue
 	CodeNoDeadLetter  Code = "HF1002" // dead letters on core NATS
 	CodeSharedDurable Code = "HF1110" // two subscriptions on one durable consumer or queue
@@ -33,7 +34,7 @@ const (
 func Codes() []Code {
 	return []Code{
 		CodeSyntax, CodeValue, CodeMissing, CodeUnknown, CodeDuplicate, CodeEnv, CodeExclusive,
-		CodeUnreadable, CodeContradicts, CodeCommand, CodeNotLoopback, CodeNoRedelivery, CodeNoDeadLetter, CodeSharedDurable,
+		CodeUnreadable, CodeContradicts, CodeCommand, CodeNotLoopback, CodeInUse, CodeNoRedelivery, CodeNoDeadLetter, CodeSharedDurable,
 	}
 }
 

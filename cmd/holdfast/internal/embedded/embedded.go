@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -19,6 +20,8 @@ import (
 )
 
 const (
+	// lockName is the file that is locked while a server uses the directory.
+	lockName = "holdfast.lock"
 	// readyTimeout bounds the start; a large file store is read first.
 	readyTimeout = 60 * time.Second
 	// maxPayload is above the 1 MiB that clients expect of a server, so that a
@@ -33,6 +36,12 @@ const (
 
 // ErrNotLoopback is returned for an address that other machines can reach.
 var ErrNotLoopback = errors.New("the embedded server listens on loopback only: it asks nobody for a password")
+
+// ErrListen is returned for an address that the server cannot listen on.
+var ErrListen = errors.New("the embedded server cannot listen")
+
+// ErrNoData is returned for a directory that no embedded server has written.
+var ErrNoData = errors.New("no embedded server has kept its data there")
 
 // ErrLocked is returned when another process uses the data directory.
 var ErrLocked = errors.New("the data directory is in use by another process")
@@ -82,6 +91,32 @@ func address(listen string, allowRemote bool) (host string, port int, err error)
 	return host, port, nil
 }
 
+// Free reports whether a server could listen on an address now, by doing so for a
+// moment. A free port is always found.
+func Free(listen string) error {
+	host, port, err := address(listen, true)
+	if err != nil || port == server.RANDOM_PORT {
+		return err
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return fmt.Errorf("%w on %s: %w", ErrListen, listen, err)
+	}
+	return l.Close()
+}
+
+// Kept reports whether an embedded server has kept its data in a directory.
+func Kept(data string) error {
+	for _, name := range []string{lockName, server.JetStreamStoreDir} {
+		if _, err := os.Stat(filepath.Join(data, name)); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: %w", data, ErrNoData)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Start starts a server and returns once it takes connections, or when ctx ends.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	host, port, err := address(cfg.Listen, cfg.AllowRemote)
@@ -95,7 +130,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err = os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data directory: %w", err)
 	}
-	unlock, err := lock(filepath.Join(data, "holdfast.lock"))
+	unlock, err := lock(filepath.Join(data, lockName))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.Data, err)
 	}
@@ -114,7 +149,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	ns.Start()
 	if err := s.ready(ctx, log); err != nil {
 		s.stop()
-		return nil, fmt.Errorf("embedded server on %s: %w", cfg.Listen, err)
+		return nil, fmt.Errorf("%w on %s: %w", ErrListen, cfg.Listen, err)
 	}
 	return s, nil
 }

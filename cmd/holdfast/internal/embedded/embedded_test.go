@@ -84,6 +84,24 @@ func TestOtherMachinesAreNotLetInUnasked(t *testing.T) {
 	}
 }
 
+func TestADirectoryOfSomethingElseIsNotTakenForOurs(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	if err := embedded.Kept(data); !errors.Is(err, embedded.ErrNoData) {
+		t.Errorf("an empty directory: %v", err)
+	}
+	if err := embedded.Kept(data + "/none"); !errors.Is(err, embedded.ErrNoData) {
+		t.Errorf("no directory: %v", err)
+	}
+	s := start(t, data)
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := embedded.Kept(data); err != nil {
+		t.Errorf("one of ours: %v", err)
+	}
+}
+
 func TestAnAddressInUseIsAClearErrorAndFreesTheDirectory(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -93,8 +111,14 @@ func TestAnAddressInUseIsAClearErrorAndFreesTheDirectory(t *testing.T) {
 	defer l.Close() //nolint:errcheck // a test
 	data := t.TempDir()
 	_, err = embedded.Start(t.Context(), embedded.Config{Listen: l.Addr().String(), Data: data})
-	if err == nil || !strings.Contains(err.Error(), "address already in use") {
+	if !errors.Is(err, embedded.ErrListen) || !strings.Contains(err.Error(), "address already in use") {
 		t.Fatalf("Start = %v", err)
+	}
+	if err := embedded.Free(l.Addr().String()); !errors.Is(err, embedded.ErrListen) {
+		t.Errorf("Free = %v", err)
+	}
+	if err := embedded.Free("127.0.0.1:0"); err != nil {
+		t.Errorf("Free of any port = %v", err)
 	}
 	start(t, data)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,10 @@ func Formats() []string { return []string{"table", "json", "jsonl", "yaml", "nam
 type Column[T any] struct {
 	Name  string
 	Value func(T) string
+	// Whole is for what commands take: it is never cut.
+	Whole bool
+	// Spare is for what a narrow terminal has no room for.
+	Spare bool
 }
 
 // List writes items as the format says: a table on a terminal, tab-separated
@@ -116,10 +121,9 @@ func blockStyle(n *yaml.Node) {
 
 func tabular[T any](u *UI, items []T, columns []Column[T]) error {
 	st := u.Styles(true)
-	rows := fit(items, columns, u.Width)
-	heads := make([]string, len(columns))
-	for i, c := range columns {
-		heads[i] = st.Bold(strings.ToUpper(c.Name))
+	heads, rows := fit(items, columns, u.Width)
+	for i, h := range heads {
+		heads[i] = st.Bold(h)
 	}
 	t := table.New().Headers(heads...).Rows(rows...).
 		BorderTop(false).BorderBottom(false).BorderLeft(false).BorderRight(false).
@@ -134,27 +138,102 @@ func tabular[T any](u *UI, items []T, columns []Column[T]) error {
 	return nil
 }
 
-// fit returns the cells, the last column cut so that a row fits on a line of the
-// terminal.
-func fit[T any](items []T, columns []Column[T], width int) [][]string {
-	rows := make([][]string, len(items))
-	taken := 0
+const (
+	gutter   = 2  // between columns
+	mostCell = 60 // of a column but the last
+	mostLast = 100
+	fairLast = 24 // before columns are spared, the last one is cut to this
+	least    = 8  // what a cut leaves
+)
+
+// fit returns heads and cells such that a row fits on a line of a terminal of this
+// width, 0 meaning any: the last column is cut first, then spare columns are left
+// out, then whatever is widest is cut.
+func fit[T any](items []T, columns []Column[T], width int) (heads []string, rows [][]string) {
+	rows = make([][]string, len(items))
 	for i, c := range columns {
-		limit := 60
+		most := mostCell
 		if i == len(columns)-1 {
-			limit = 100
-			if width > 0 {
-				limit = max(width-taken-1, 16)
-			}
+			most = mostLast
 		}
-		widest := len([]rune(c.Name))
+		heads = append(heads, strings.ToUpper(c.Name))
 		for n, it := range items {
-			rows[n] = append(rows[n], cell(c.Value(it), limit))
-			widest = max(widest, len([]rune(rows[n][i])))
+			rows[n] = append(rows[n], cell(c.Value(it), most))
 		}
-		taken += widest + 2
+	}
+	widths := widest(heads, rows)
+	keep, limits := room(columns, widths, width)
+	return only(heads, keep, limits), mapped(rows, func(row []string) []string { return only(row, keep, limits) })
+}
+
+func mapped(rows [][]string, f func([]string) []string) [][]string {
+	for i, row := range rows {
+		rows[i] = f(row)
 	}
 	return rows
+}
+
+// widest is the width of each column.
+func widest(heads []string, rows [][]string) []int {
+	widths := make([]int, len(heads))
+	for _, row := range append(slices.Clone(rows), heads) {
+		for i, c := range row {
+			widths[i] = max(widths[i], lipgloss.Width(c))
+		}
+	}
+	return widths
+}
+
+// room decides which columns are shown, and how wide each may be.
+func room[T any](columns []Column[T], widths []int, width int) (keep, limits []int) {
+	for i := range columns {
+		keep = append(keep, i)
+	}
+	limits = slices.Clone(widths)
+	over := func() int {
+		if width == 0 || len(keep) == 0 {
+			return 0
+		}
+		sum := gutter * (len(keep) - 1)
+		for _, i := range keep {
+			sum += limits[i]
+		}
+		return sum - width + 1 // a full line would wrap on some terminals
+	}
+	cut := func(i, floor int) {
+		if n := over(); n > 0 && limits[i] > floor {
+			limits[i] = max(limits[i]-n, floor)
+		}
+	}
+	last := len(columns) - 1
+	cut(last, fairLast)
+	for i := last; i >= 0 && over() > 0; i-- {
+		if columns[i].Spare {
+			keep = slices.DeleteFunc(keep, func(k int) bool { return k == i })
+		}
+	}
+	for over() > 0 {
+		wide := -1
+		for _, i := range keep {
+			if !columns[i].Whole && limits[i] > least && (wide < 0 || limits[i] > limits[wide]) {
+				wide = i
+			}
+		}
+		if wide < 0 {
+			break
+		}
+		limits[wide]--
+	}
+	return keep, limits
+}
+
+// only returns the cells that are kept, cut to their limits.
+func only(row []string, keep, limits []int) []string {
+	var out []string
+	for _, i := range keep {
+		out = append(out, shorten(row[i], limits[i]))
+	}
+	return out
 }
 
 func separated[T any](w io.Writer, items []T, columns []Column[T]) error {
@@ -178,13 +257,26 @@ func separated[T any](w io.Writer, items []T, columns []Column[T]) error {
 }
 
 // cell makes text fit for one cell: one line, control characters escaped, at most
-// limit characters unless that is 0.
+// limit columns wide unless that is 0.
 func cell(s string, limit int) string {
 	s = Clean(strings.Join(strings.Fields(s), " "))
-	if r := []rune(s); limit > 0 && len(r) > limit {
-		return string(r[:limit-1]) + "…"
+	if limit == 0 {
+		return s
 	}
-	return s
+	return shorten(s, limit)
+}
+
+// shorten cuts text to so many columns of a terminal, and marks that.
+func shorten(s string, limit int) string {
+	if len(s) <= limit || lipgloss.Width(s) <= limit {
+		return s
+	}
+	r := []rune(s)
+	r = r[:min(len(r), limit-1)]
+	for len(r) > 0 && lipgloss.Width(string(r)) > limit-1 {
+		r = r[:len(r)-1]
+	}
+	return string(r) + "…"
 }
 
 // Clean escapes what a message must not do to whoever looks at it: control

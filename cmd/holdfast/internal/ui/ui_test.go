@@ -3,9 +3,12 @@ package ui_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"charm.land/lipgloss/v2"
 
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
 )
@@ -93,6 +96,46 @@ func TestATableFitsTheTerminal(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "…") {
 		t.Errorf("what was cut is not marked: %q", out.String())
+	}
+}
+
+// What commands take stays whole, what is spare goes first, and wide characters
+// count as what they take.
+func TestANarrowTerminalGetsWhatMatters(t *testing.T) {
+	t.Parallel()
+	columns := []ui.Column[item]{
+		{Name: "dead id", Whole: true, Value: func(i item) string { return i.ID }},
+		{Name: "message", Spare: true, Value: func(item) string { return strings.Repeat("m", 26) }},
+		{Name: "subscription", Value: func(item) string { return "a-subscription-with-quite-a-name" }},
+		{Name: "attempts", Value: func(i item) string { return fmt.Sprint(i.N) }},
+		{Name: "error", Value: func(i item) string { return i.Text }},
+	}
+	for width, want := range map[int][]string{
+		200: {"0123456789", "MESSAGE", "a-subscription-with-quite-a-name"},
+		110: {"0123456789", "MESSAGE", "a-subscription-with-quite-a-name", "…"},
+		80:  {"0123456789", "a-subscription-with", "…"},
+		50:  {"0123456789", "a-subs", "…"},
+	} {
+		for _, text := range []string{strings.Repeat("long ", 50), strings.Repeat("長い", 50), strings.Repeat("e\u0301", 100)} {
+			u, out, _ := screen()
+			u.OutTTY, u.Width, u.Color = true, width, "never"
+			if err := ui.List(u, []item{{"0123456789", text, 3}}, func(i item) string { return i.ID }, columns...); err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(out.String()) {
+				if n := lipgloss.Width(strings.TrimSuffix(line, "\n")); n > width {
+					t.Errorf("width %d: %d columns: %q", width, n, line)
+				}
+			}
+			for _, w := range want {
+				if !strings.Contains(out.String(), w) {
+					t.Errorf("width %d: no %q in\n%s", width, w, out.String())
+				}
+			}
+			if width == 80 && strings.Contains(out.String(), "MESSAGE") {
+				t.Errorf("what is spare is there:\n%s", out.String())
+			}
+		}
 	}
 }
 
