@@ -19,7 +19,7 @@ const killerVar = "HOLDFAST_TEST_KILLER"
 
 // killerApp handles messages until one called poison ends the process.
 func killerApp(ctx context.Context, url string) error {
-	js, err := jetstream.Connect(ctx, url)
+	js, err := jetstream.Connect(ctx, url, jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		return err
 	}

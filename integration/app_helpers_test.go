@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/deadletter"
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 )
 
@@ -52,7 +53,7 @@ func (v *visits) total() int {
 // dial connects a transport that the test closes.
 func dial(t *testing.T, url string) *jetstream.Transport {
 	t.Helper()
-	js, err := jetstream.Connect(t.Context(), url)
+	js, err := jetstream.Connect(t.Context(), url, jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}

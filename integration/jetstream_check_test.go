@@ -24,7 +24,7 @@ func orders(change func(*natsjs.StreamConfig)) natsjs.StreamConfig {
 
 func billing(change func(*natsjs.ConsumerConfig)) *natsjs.ConsumerConfig {
 	cfg := natsjs.ConsumerConfig{
-		Durable: "billing", AckPolicy: natsjs.AckExplicitPolicy, AckWait: 2 * time.Second,
+		Durable: "billing", AckPolicy: natsjs.AckExplicitPolicy, AckWait: lease,
 		MaxDeliver: -1, MaxAckPending: 50_000, FilterSubject: "orders.>",
 	}
 	change(&cfg)
@@ -70,7 +70,7 @@ func TestJetStreamCheckFindsEveryContradiction(t *testing.T) {
 		{name: "memory consumer", streams: []natsjs.StreamConfig{orders(nil)}, consumer: billing(func(c *natsjs.ConsumerConfig) { c.MemoryStorage = true }), code: transport.CodeMemoryConsumer, level: transport.LevelWarning, says: "memory"},
 		{name: "paused", streams: []natsjs.StreamConfig{orders(nil)}, consumer: billing(func(c *natsjs.ConsumerConfig) { at := time.Now().Add(time.Hour); c.PauseUntil = &at }), code: transport.CodeConsumerPaused, level: transport.LevelWarning, says: "paused"},
 		{name: "other filters", streams: []natsjs.StreamConfig{orders(nil)}, consumer: billing(func(c *natsjs.ConsumerConfig) { c.FilterSubject = "orders.placed" }), code: transport.CodeConsumerDrift, level: transport.LevelError, says: "orders.placed"},
-		{name: "trap 40 verify drift", streams: []natsjs.StreamConfig{orders(nil)}, consumer: billing(func(c *natsjs.ConsumerConfig) { c.AckWait = time.Minute }), source: verify, code: transport.CodeConsumerDrift, level: transport.LevelError, says: "differs"},
+		{name: "trap 40 verify drift", streams: []natsjs.StreamConfig{orders(nil)}, consumer: billing(func(c *natsjs.ConsumerConfig) { c.AckWait = 2 * lease }), source: verify, code: transport.CodeConsumerDrift, level: transport.LevelError, says: "differs"},
 		{name: "dead stream created", want: dead(), code: transport.CodeDeadCreated, level: transport.LevelInfo, says: "HOLDFAST_DEAD"},
 		{name: "dead retention", want: dead(), streams: []natsjs.StreamConfig{{Name: "HOLDFAST_DEAD", Subjects: []string{"holdfast.dead.>"}, Retention: natsjs.WorkQueuePolicy}}, code: transport.CodeDeadRetention, level: transport.LevelError, says: "HOLDFAST_DEAD"},
 		{name: "dead too small", want: dead(), streams: []natsjs.StreamConfig{{Name: "HOLDFAST_DEAD", Subjects: []string{"holdfast.dead.>"}, MaxMsgSize: 1024}}, code: transport.CodeDeadSize, level: transport.LevelError, says: "1024"},
@@ -168,7 +168,7 @@ func TestJetStreamMessagesLeftBehindAreHandedOver(t *testing.T) {
 	w := newJSWorld(t)
 	w.stream(orders(func(s *natsjs.StreamConfig) { s.Retention = natsjs.WorkQueuePolicy }))
 	if _, err := w.js.JetStream().CreateConsumer(w.ctx, "ORDERS", *billing(func(c *natsjs.ConsumerConfig) {
-		c.MaxDeliver, c.AckWait = 2, time.Second
+		c.MaxDeliver = 2
 	})); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 
 func connectCounter(t *testing.T, url string, opts ...jetstream.Option) *jetstream.Transport {
 	t.Helper()
-	js, err := jetstream.Connect(t.Context(), url, opts...)
+	js, err := jetstream.Connect(t.Context(), url, append(opts, jetstream.WithNATS(natstest.Patient()))...)
 	if err != nil {
 		t.Fatal(err)
 	}

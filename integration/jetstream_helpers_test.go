@@ -18,11 +18,22 @@ import (
 
 // patience is the deadline of whatever should happen soon. It is generous
 // because other tests share the machine; no test passes by it running out.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
+
+// lease outlives a machine that stalls. Tests of what happens when a lease ends
+// ask for a shorter one.
+const lease = time.Minute
+
+// brief is a lease that tests wait for, and which a machine that stalls for some
+// seconds does not end.
+const brief = 6 * time.Second
+
+// briefer is the lease of the suite, which is run again when the machine stalls.
+const briefer = 2 * time.Second
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -60,7 +71,7 @@ func newJSWorld(t *testing.T, opts ...natstest.Option) *jsWorld {
 
 func (w *jsWorld) connect(url string, opts ...jetstream.Option) (*jetstream.Transport, *eventLog) {
 	w.Helper()
-	opts = append([]jetstream.Option{jetstream.WithNATS(nats.ReconnectWait(20 * time.Millisecond))}, opts...)
+	opts = append([]jetstream.Option{jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(20*time.Millisecond))}, opts...)
 	js, err := jetstream.Connect(w.ctx, url, opts...)
 	if err != nil {
 		w.Fatal(err)
@@ -75,17 +86,20 @@ func (w *jsWorld) connect(url string, opts ...jetstream.Option) (*jetstream.Tran
 	return js, log
 }
 
-// source is a durable on ORDERS with a short lease.
+// source is a durable on ORDERS.
 func (w *jsWorld) source(change ...func(*jetstream.ConsumerConfig)) transport.Source {
 	cfg := jetstream.ConsumerConfig{
 		Stream: "ORDERS", Subjects: []string{"orders.>"}, Durable: "billing",
-		Start: jetstream.StartAll(), AckWait: 2 * time.Second,
+		Start: jetstream.StartAll(), AckWait: lease,
 	}
 	for _, c := range change {
 		c(&cfg)
 	}
 	return w.js.Consumer(cfg)
 }
+
+// briefly makes a source one whose lease ends while a test waits.
+func briefly(c *jetstream.ConsumerConfig) { c.AckWait = brief }
 
 func want(prefetch int) transport.Want {
 	return transport.Want{Subscription: "billing", Concurrency: 1, Prefetch: prefetch, Redelivery: true, Delay: true, MaxDelay: time.Minute}
@@ -171,11 +185,11 @@ func (w *jsWorld) consumer(stream, name string) *natsjs.ConsumerInfo {
 	return info
 }
 
-// retry runs do, a second each time, until it succeeds.
+// retry runs do, some seconds each time, until it succeeds.
 func (w *jsWorld) retry(what string, do func(context.Context) error) {
 	w.Helper()
 	eventually(w.T, what, func() bool {
-		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
 		defer cancel()
 		return do(ctx) == nil
 	})

@@ -127,13 +127,13 @@ func TestKVWatchIsNotReplayed(t *testing.T) {
 	for i := range 5 {
 		put(i)
 	}
-	src := kv.Watch(jetstream.WatchConfig{Durable: "d", Start: jetstream.StartAll(), AckWait: time.Second})
+	src := kv.Watch(jetstream.WatchConfig{Durable: "d", Start: jetstream.StartAll(), AckWait: brief})
 	rx := w.started(src, want(3))
 	for range 5 {
 		w.ack(w.receive(rx))
 	}
 	second := w.open(src, want(3))
-	w.nothing(second, time.Second)
+	w.nothing(second, brief+time.Second)
 	if err := second.Close(w.ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestKVWatchIsNotReplayed(t *testing.T) {
 		t.Errorf("received %s", d.Message().Body)
 	}
 	w.ack(d)
-	w.nothing(rx, time.Second)
+	w.nothing(rx, brief+time.Second)
 	if n := w.events.count(transport.Compacted); n != 0 {
 		t.Errorf("%d times it is told that something was missed", n)
 	}

@@ -279,7 +279,7 @@ func TestKVAndObjectsOnAnOldServer(t *testing.T) {
 	if !slices.Equal(keys, []string{"a"}) {
 		t.Errorf("keys: %v", keys)
 	}
-	src := w.js.WatchKV(jetstream.WatchConfig{Bucket: jetstream.BucketConfig{Bucket: "prices"}, Durable: "d", Start: jetstream.StartLastPerSubject(), AckWait: time.Second})
+	src := w.js.WatchKV(jetstream.WatchConfig{Bucket: jetstream.BucketConfig{Bucket: "prices"}, Durable: "d", Start: jetstream.StartLastPerSubject(), AckWait: lease})
 	rx := w.started(src, want(3))
 	for _, expected := range []string{"a", "b"} {
 		d := w.receive(rx)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -45,6 +45,7 @@ func natsNode(ctx context.Context, setting string) error {
 	}
 	o := &server.Options{
 		ServerName: n.Name, Host: "127.0.0.1", Port: n.Client, NoLog: true, NoSigs: true, JetStream: true, StoreDir: n.Dir,
+		AuthTimeout: time.Minute.Seconds(),
 	}
 	if n.Cluster > 0 {
 		o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: n.Cluster}
@@ -73,7 +74,10 @@ func newNATSCluster(t *testing.T) *natsCluster {
 	t.Helper()
 	c := &natsCluster{T: t, cmds: make([]*exec.Cmd, 3)}
 	dir := t.TempDir()
-	ports := freePorts(t, 6)
+	var ports []int
+	for range 6 {
+		ports = append(ports, natstest.FreePort(t))
+	}
 	for i := range 3 {
 		c.nodes = append(c.nodes, clusterNode{
 			Name: fmt.Sprint("n", i), Client: ports[i], Cluster: ports[3+i], Routes: ports[3:], Dir: filepath.Join(dir, fmt.Sprint(i)),
@@ -88,21 +92,6 @@ func newNATSCluster(t *testing.T) *natsCluster {
 		c.start(i)
 	}
 	return c
-}
-
-// freePorts asks the system for ports nobody listens on, all different.
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() //nolint:errcheck // nothing was accepted
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
 }
 
 func (c *natsCluster) start(i int) {
@@ -134,7 +123,7 @@ func (n clusterNode) start(t *testing.T) *exec.Cmd {
 // and returns its URL.
 func natsProcess(t *testing.T) string {
 	t.Helper()
-	n := clusterNode{Name: "alone", Client: freePorts(t, 1)[0], Dir: t.TempDir()}
+	n := clusterNode{Name: "alone", Client: natstest.FreePort(t), Dir: t.TempDir()}
 	cmd := n.start(t)
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
@@ -180,7 +169,7 @@ func (c *natsCluster) leader(js natsjs.JetStream, stream string) (leader int) {
 // dial connects to whichever nodes answer.
 func (c *natsCluster) dial() *jetstream.Transport {
 	c.Helper()
-	js, err := jetstream.Connect(c.Context(), c.url(), jetstream.WaitForBroker(), jetstream.WithNATS(nats.ReconnectWait(100*time.Millisecond)))
+	js, err := jetstream.Connect(c.Context(), c.url(), jetstream.WaitForBroker(), jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(100*time.Millisecond)))
 	if err != nil {
 		c.Fatal(err)
 	}

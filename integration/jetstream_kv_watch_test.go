@@ -37,7 +37,7 @@ func newKVWorld(t *testing.T, history uint8) *kvWorld {
 
 func (w *kvWorld) dial() *jetstream.Transport {
 	w.Helper()
-	js, err := jetstream.Connect(w.Context(), w.srv.URL(), jetstream.WithNATS(nats.ReconnectWait(20*time.Millisecond)))
+	js, err := jetstream.Connect(w.Context(), w.srv.URL(), jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(20*time.Millisecond)))
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func (w *kvWorld) watch(js *jetstream.Transport, s *watched, cfg jetstream.Watch
 	w.Helper()
 	cfg.Bucket = jetstream.BucketConfig{Bucket: "numbers"}
 	if cfg.AckWait == 0 {
-		cfg.AckWait = 2 * time.Second
+		cfg.AckWait = time.Minute // a machine that stalls ends no lease
 	}
 	app := holdfast.New(holdfast.Config{Name: "watcher", Logger: testLog(w.T)})
 	opts = append([]holdfast.Option{holdfast.OrderByKey(), holdfast.Concurrency(4)}, opts...)

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/integration/internal/oldnats"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
@@ -34,14 +35,14 @@ func TestJetStreamKeepsItsPromisesOnAnOldServer(t *testing.T) {
 		}
 		t.Run(p.Name, func(t *testing.T) {
 			t.Parallel()
-			p.Check(t, oldHarness(t, oldnats.Start(t)))
+			jetStreamPromise(t, p, func(t testing.TB) transporttest.Harness { return oldHarness(t, oldnats.Start(t)) })
 		})
 	}
 }
 
 func oldHarness(t testing.TB, s *oldnats.Server) transporttest.Harness {
 	t.Helper()
-	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATS(nats.ReconnectWait(20*time.Millisecond)))
+	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(20*time.Millisecond)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,14 +97,14 @@ func TestJetStreamOldServerGetsNoConsumerThatTakesTooMuch(t *testing.T) {
 func TestJetStreamOldServerTakesAReject(t *testing.T) {
 	t.Parallel()
 	w := newOldWorld(t)
-	rx := w.started(w.source(func(c *jetstream.ConsumerConfig) { c.AckWait = time.Second }), want(1))
+	rx := w.started(w.source(briefly), want(1))
 	w.publish("orders.placed", 1)
 	d := w.receive(rx)
 	// An old server would take "+TERM reason" for a word it does not know.
 	if err := d.(transport.Rejecter).Reject(w.ctx, "no good"); err != nil {
 		t.Fatal(err)
 	}
-	w.nothing(rx, 3*time.Second)
+	w.nothing(rx, brief+time.Second)
 	if info := w.consumer("ORDERS", "billing"); info.NumAckPending != 0 {
 		t.Fatalf("%d are pending after a reject", info.NumAckPending)
 	}
@@ -115,7 +116,7 @@ func TestJetStreamTwoReleasesOnAnOldServerDoNotFlap(t *testing.T) {
 	t.Parallel()
 	w := newOldWorld(t)
 	old := w.source()
-	next := w.source(func(c *jetstream.ConsumerConfig) { c.AckWait = 5 * time.Second })
+	next := w.source(func(c *jetstream.ConsumerConfig) { c.AckWait = 2 * lease })
 	w.provision(old, want(1))
 	for range 3 {
 		report := w.provision(next, want(1))
@@ -125,7 +126,7 @@ func TestJetStreamTwoReleasesOnAnOldServerDoNotFlap(t *testing.T) {
 		if report := w.provision(old, want(1)); len(report.Created)+len(report.Updated)+len(report.Findings) > 0 {
 			t.Fatalf("the old release did something: %+v", report)
 		}
-		if wait := w.consumer("ORDERS", "billing").Config.AckWait; wait != 2*time.Second {
+		if wait := w.consumer("ORDERS", "billing").Config.AckWait; wait != lease {
 			t.Fatalf("the ack wait flapped to %s", wait)
 		}
 	}

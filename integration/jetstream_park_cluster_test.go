@@ -11,6 +11,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 )
 
@@ -19,7 +20,7 @@ import (
 func TestParkedMessagesSurviveTheirLeader(t *testing.T) {
 	t.Parallel()
 	c := newNATSCluster(t)
-	js, err := jetstream.Connect(t.Context(), c.url(), jetstream.WaitForBroker(), jetstream.WithNATS(nats.ReconnectWait(100*time.Millisecond)),
+	js, err := jetstream.Connect(t.Context(), c.url(), jetstream.WaitForBroker(), jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(100*time.Millisecond)),
 		jetstream.DeadLetters(jetstream.DeadLetterConfig{Replicas: 3}), jetstream.Parking(jetstream.ParkConfig{After: time.Second}))
 	if err != nil {
 		t.Fatal(err)

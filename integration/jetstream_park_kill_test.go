@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 )
 
@@ -53,12 +54,12 @@ func parkerApp(ctx context.Context, url string) error {
 // is due; only what was in hand at a kill is tried once more before.
 func TestParkedMessagesSurviveKills(t *testing.T) {
 	t.Parallel()
-	node := clusterNode{Name: "alone", Client: freePorts(t, 1)[0], Dir: t.TempDir()}
+	node := clusterNode{Name: "alone", Client: natstest.FreePort(t), Dir: t.TempDir()}
 	srv := node.start(t)
 	kill := func() { _ = srv.Process.Kill(); _ = srv.Wait() }
 	t.Cleanup(func() { kill() })
 	url := fmt.Sprintf("nats://127.0.0.1:%d", node.Client)
-	js, err := jetstream.Connect(t.Context(), url, jetstream.WaitForBroker(), jetstream.WithNATS(nats.ReconnectWait(50*time.Millisecond)))
+	js, err := jetstream.Connect(t.Context(), url, jetstream.WaitForBroker(), jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(50*time.Millisecond)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,14 +96,14 @@ func TestJetStreamParkedMessageWhoseAckWasLostIsHandledOnce(t *testing.T) {
 	}))
 	w := &jsWorld{T: t, ctx: testContext(t), server: s}
 	w.js, w.events = w.connect(s.URLFor("admin", "a"), parkSoon())
-	w.provision(w.source(), longWant(0))
+	w.provision(w.source(briefly), longWant(0))
 	w.publish("orders.placed", 1)
 	admin := w.js
 
 	w.js, _ = w.connect(s.URLFor("mute", "b"), parkSoon())
-	rx := w.open(w.source(), longWant(0))
+	rx := w.open(w.source(briefly), longWant(0))
 	d := w.receive(rx)
-	const delay = 7 * time.Second // longer than the lease, after which the original comes again
+	const delay = 2 * brief // longer than the lease, after which the original comes again
 	due := time.Now().Add(delay)
 	_ = d.Nack(w.ctx, delay) // the copy is stored; the ack is not
 	rx.(interface{ Abandon() }).Abandon()
@@ -112,7 +112,7 @@ func TestJetStreamParkedMessageWhoseAckWasLostIsHandledOnce(t *testing.T) {
 		t.Fatalf("%d messages are parked", n)
 	}
 
-	rx = w.open(w.source(), longWant(10))
+	rx = w.open(w.source(briefly), longWant(10))
 	d = w.receive(rx)
 	if early := time.Until(due); early > 0 {
 		t.Errorf("the message was handed out %v early", early)
@@ -121,7 +121,7 @@ func TestJetStreamParkedMessageWhoseAckWasLostIsHandledOnce(t *testing.T) {
 		t.Errorf("got %s, delivery %d", d.Message().ID, d.Deliveries())
 	}
 	w.ack(d)
-	w.nothing(rx, 3*time.Second)
+	w.nothing(rx, brief+time.Second)
 	eventually(t, "nothing is left", func() bool {
 		return w.parked() == 0 && w.consumer("ORDERS", "billing").NumAckPending == 0
 	})
@@ -204,19 +204,23 @@ func TestJetStreamRedrivenMessageIsParked(t *testing.T) {
 func TestJetStreamParkedCopyThatNobodyGaveBackIsNotCounted(t *testing.T) {
 	t.Parallel()
 	w := parkWorld(t, 500*time.Millisecond)
-	rx := w.started(w.source(), longWant(0))
+	rx := w.started(w.source(briefly), longWant(0))
 	js := w.js.JetStream()
-	if _, err := js.PauseConsumer(w.ctx, "HOLDFAST_PARK", "billing@ORDERS", time.Now().Add(3*time.Second)); err != nil {
+	// The receiver that parks the message is not the one that gets it back.
+	if _, err := js.PauseConsumer(w.ctx, "HOLDFAST_PARK", "billing@ORDERS", time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	w.publish("orders.placed", 1)
-	const delay = 9 * time.Second
+	const delay = 4 * brief
 	d := w.receive(rx)
 	due := time.Now().Add(delay)
 	if err := d.Nack(w.ctx, delay); err != nil {
 		t.Fatal(err)
 	}
 	if err := rx.Close(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.ResumeConsumer(w.ctx, "HOLDFAST_PARK", "billing@ORDERS"); err != nil {
 		t.Fatal(err)
 	}
 	c, err := js.Consumer(w.ctx, "HOLDFAST_PARK", "billing@ORDERS")
@@ -228,7 +232,7 @@ func TestJetStreamParkedCopyThatNobodyGaveBackIsNotCounted(t *testing.T) {
 	} else if meta, err := m.Metadata(); err != nil || meta.NumDelivered != 1 {
 		t.Fatalf("delivery %+v, %v", meta, err)
 	}
-	d = w.receive(w.open(w.source(), longWant(0)))
+	d = w.receive(w.open(w.source(briefly), longWant(0)))
 	if early := time.Until(due); early > 0 || d.Deliveries() != 2 {
 		t.Errorf("delivery %d came %v early", d.Deliveries(), early)
 	}

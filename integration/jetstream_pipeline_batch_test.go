@@ -223,9 +223,10 @@ func TestJetStreamAtomicBatchesKeepThePromisesOfAPipeline(t *testing.T) {
 			t.Parallel()
 			w := newBatchWorld(t)
 			h := jetStreamPromises(w.js, w.server.Restart, func(t testing.TB) transporttest.Harness { return jetStreamHarness(t, w.server) })
+			h.Lease, h.RedeliverWithin = lease, lease+time.Second // nothing of a pipeline waits for its end
 			h.Source = func(_ testing.TB, spec transporttest.Spec) (transport.Source, transport.Address) {
 				return w.js.Consumer(jetstream.ConsumerConfig{
-					Stream: spec.Name, Subjects: []string{spec.Name}, Durable: spec.Group, Start: jetstream.StartAll(), AckWait: max(spec.Lease, time.Second),
+					Stream: spec.Name, Subjects: []string{spec.Name}, Durable: spec.Group, Start: jetstream.StartAll(), AckWait: max(spec.Lease, lease),
 					StreamConfig: &natsjs.StreamConfig{Subjects: []string{spec.Name}, AllowAtomicPublish: true, AllowMsgTTL: true},
 				}), transport.Address{Name: spec.Name}
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
 )
@@ -367,7 +368,7 @@ func (w *jsWorld) kickPublishing() int {
 
 // impatient makes reconnects of the test's own connection quick.
 func impatient() jetstream.Option {
-	return jetstream.WithNATS(nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
+	return jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
 }
 
 // batched counts the messages of the stream that came in an atomic batch, and

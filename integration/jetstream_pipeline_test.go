@@ -279,7 +279,7 @@ func TestJetStreamPipelineIsToldOfAMissingPermission(t *testing.T) {
 		}
 	}
 
-	deaf, err := jetstream.Connect(w.ctx, s.URLFor("deaf", "deaf-secret"))
+	deaf, err := jetstream.Connect(w.ctx, s.URLFor("deaf", "deaf-secret"), jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +446,6 @@ func TestJetStreamPipelineUsesTLSAndTheDialerOfTheTransport(t *testing.T) {
 	}
 	s := natstest.Start(t, natstest.WithOptions(func(o *server.Options) {
 		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-		o.TLSTimeout = patience.Seconds()
 	}))
 	w := &jsWorld{T: t, ctx: testContext(t), server: s}
 	dialer := &countingDialer{}

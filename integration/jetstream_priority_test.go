@@ -24,11 +24,11 @@ func (w *jsWorld) join(policy natsjs.PriorityPolicy, p jetstream.PriorityConfig)
 	js, _ := w.connect(w.server.URL())
 	native := natsjs.ConsumerConfig{PriorityPolicy: policy, PriorityGroups: []string{"g"}}
 	if policy == natsjs.PriorityPolicyPinned {
-		native.PinnedTTL = time.Second
+		native.PinnedTTL = brief
 	}
 	src := js.Consumer(jetstream.ConsumerConfig{
 		Stream: "ORDERS", Subjects: []string{"orders.>"}, Durable: "billing", Start: jetstream.StartAll(),
-		AckWait: 2 * time.Second, Consumer: &native, Priority: p,
+		AckWait: lease, Consumer: &native, Priority: p,
 	})
 	if found, err := js.Check(w.ctx, src, want(3)); err != nil || hasErrors(found) {
 		w.Fatalf("check: %v %s", err, describe(found))
@@ -175,7 +175,7 @@ func TestJetStreamPriorityGroupThatDoesNotFitIsRefused(t *testing.T) {
 	w := newJSWorld(t)
 	w.stream(natsjs.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
 	if _, err := w.js.JetStream().CreateConsumer(w.ctx, "ORDERS", natsjs.ConsumerConfig{
-		Durable: "billing", FilterSubject: "orders.>", MaxDeliver: -1, AckWait: 2 * time.Second, MaxAckPending: 50_000,
+		Durable: "billing", FilterSubject: "orders.>", MaxDeliver: -1, AckWait: lease, MaxAckPending: 50_000,
 		PriorityPolicy: natsjs.PriorityPolicyOverflow, PriorityGroups: []string{"g"},
 	}); err != nil {
 		t.Fatal(err)

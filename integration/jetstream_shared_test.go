@@ -15,7 +15,7 @@ import (
 // message to one of them at random.
 func TestJetStreamTwoSubscriptionsOnOneDurableAreRefused(t *testing.T) {
 	t.Parallel()
-	js, err := jetstream.Connect(t.Context(), natstest.Start(t).URL())
+	js, err := jetstream.Connect(t.Context(), natstest.Start(t).URL(), jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -153,12 +152,7 @@ func TestJetStreamMirrorsSourcesAndRepublishing(t *testing.T) {
 // in the leaf's domain, with one behind its API prefix and with one on the leaf.
 func TestJetStreamDomainsOfMirrors(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp4", "127.0.0.1:0") // a port nobody listens on
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
+	port := natstest.FreePort(t)
 	hub := newJSWorld(t, natstest.WithOptions(func(o *server.Options) {
 		o.ServerName, o.JetStreamDomain = "hub", "hub"
 		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", port

@@ -21,8 +21,8 @@ import (
 func TestJetStreamOrderIsKeptForOneWorker(t *testing.T) {
 	t.Parallel()
 	w := newJSWorld(t)
-	// A lease of a second moves the buffer three times a second.
-	rx := w.started(w.source(func(c *jetstream.ConsumerConfig) { c.AckWait = time.Second }), want(63))
+	// The buffer moves three times a lease.
+	rx := w.started(w.source(briefly), want(63))
 	const n = 20_000
 	nc := w.server.Conn()
 	var wg sync.WaitGroup
@@ -30,7 +30,7 @@ func TestJetStreamOrderIsKeptForOneWorker(t *testing.T) {
 		for i := range n {
 			_ = nc.Publish("orders.a", fmt.Append(nil, i))
 			if i%500 == 0 {
-				hold(w.ctx, 20*time.Millisecond)
+				hold(w.ctx, brief/20) // two leases in all
 			}
 		}
 		_ = nc.Flush()
@@ -52,7 +52,7 @@ func TestJetStreamOrderIsKeptForOneWorker(t *testing.T) {
 func TestJetStreamLosesNothingWhenTheConnectionIsCut(t *testing.T) {
 	t.Parallel()
 	w := newJSWorld(t)
-	src := w.source()
+	src := w.source(briefly)
 	rx := w.started(src, transport.Want{Subscription: "billing", Concurrency: 8, Prefetch: 56, Redelivery: true})
 	const n = 3000
 	nc := w.server.Conn()
@@ -103,7 +103,7 @@ func TestJetStreamLosesNothingWhenTheConnectionIsCut(t *testing.T) {
 	if err := rx.Close(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.nothing(w.open(src, want(9)), 3*time.Second)
+	w.nothing(w.open(src, want(9)), brief+time.Second)
 }
 
 func TestJetStreamCloseLeavesNoGoroutine(t *testing.T) {
@@ -111,7 +111,7 @@ func TestJetStreamCloseLeavesNoGoroutine(t *testing.T) {
 	s := natstest.Start(t)
 	ctx := testContext(t)
 	for range 3 {
-		js, err := jetstream.Connect(ctx, s.URL())
+		js, err := jetstream.Connect(ctx, s.URL(), jetstream.WithNATS(natstest.Patient()))
 		if err != nil {
 			t.Fatal(err)
 		}

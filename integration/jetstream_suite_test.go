@@ -9,6 +9,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast/integration/internal/natstest"
+	"github.com/holdfast-go/holdfast/internal/check"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
 	"github.com/holdfast-go/holdfast/transport/transporttest"
@@ -16,14 +17,23 @@ import (
 
 func TestJetStreamKeepsThePromisesOfATransport(t *testing.T) {
 	t.Parallel()
-	transporttest.Run(t, func(t *testing.T) transporttest.Harness {
-		return jetStreamHarness(t, natstest.Start(t))
-	})
+	for _, p := range transporttest.Promises() {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			jetStreamPromise(t, p, func(t testing.TB) transporttest.Harness { return jetStreamHarness(t, natstest.Start(t)) })
+		})
+	}
+}
+
+// jetStreamPromise checks a promise, again on a machine that stalls.
+func jetStreamPromise(t *testing.T, p transporttest.Promise, open func(testing.TB) transporttest.Harness) {
+	t.Helper()
+	check.Punctual(t, briefer/4, func(t testing.TB) { p.Check(t, open(t)) })
 }
 
 func jetStreamHarness(t testing.TB, s *natstest.Server) transporttest.Harness {
 	t.Helper()
-	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATS(nats.ReconnectWait(20*time.Millisecond)))
+	js, err := jetstream.Connect(t.Context(), s.URL(), jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(20*time.Millisecond)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +48,7 @@ func jetStreamPromises(js *jetstream.Transport, restart func(), second func(test
 		Source: func(_ testing.TB, spec transporttest.Spec) (transport.Source, transport.Address) {
 			lease := spec.Lease
 			if lease == 0 {
-				lease = time.Second
+				lease = briefer
 			}
 			cfg := jetstream.ConsumerConfig{
 				Stream: spec.Name, Subjects: []string{spec.Name}, Durable: spec.Group, Start: jetstream.StartAll(), AckWait: lease,
@@ -50,8 +60,9 @@ func jetStreamPromises(js *jetstream.Transport, restart func(), second func(test
 			}
 			return js.Consumer(cfg), transport.Address{Name: spec.Name}
 		},
-		Lease:           time.Second,
-		RedeliverWithin: 4 * time.Second,
+		Lease:           briefer,
+		RedeliverWithin: briefer + 3*time.Second,
+		Patience:        time.Minute,
 		Restart: func(t testing.TB) {
 			t.Helper()
 			before := js.Conn().Stats().Reconnects

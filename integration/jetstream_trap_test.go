@@ -19,14 +19,14 @@ import (
 func TestJetStreamSlowHandlerSeesEachMessageOnce(t *testing.T) {
 	t.Parallel()
 	w := newJSWorld(t)
-	rx := w.started(w.source(func(c *jetstream.ConsumerConfig) { c.AckWait = time.Second }), want(19))
+	rx := w.started(w.source(briefly), want(19))
 	w.publish("orders.a", 20)
 	for range 20 {
 		d := w.receive(rx)
 		if d.Deliveries() != 1 {
 			t.Fatalf("%s was delivered %d times", d.Message().ID, d.Deliveries())
 		}
-		hold(w.ctx, 100*time.Millisecond)
+		hold(w.ctx, brief/10) // 20 of them are longer than a lease
 		w.ack(d)
 	}
 }
@@ -34,7 +34,7 @@ func TestJetStreamSlowHandlerSeesEachMessageOnce(t *testing.T) {
 func TestJetStreamLostLeaseRefusesTheAck(t *testing.T) {
 	t.Parallel()
 	w := newJSWorld(t)
-	rx := w.started(w.source(func(c *jetstream.ConsumerConfig) { c.AckWait = time.Second }), want(4))
+	rx := w.started(w.source(briefly), want(4))
 	w.publish("orders.a", 1)
 	first := w.receive(rx)
 	second := w.receive(rx)
@@ -42,7 +42,7 @@ func TestJetStreamLostLeaseRefusesTheAck(t *testing.T) {
 		t.Fatalf("delivery %d", second.Deliveries())
 	}
 	w.ack(second)
-	hold(w.ctx, 2*time.Second)
+	hold(w.ctx, brief+time.Second) // since the second one
 	if err := first.(transport.LeaseExtender).ExtendLease(); !errors.Is(err, transport.ErrLeaseLost) {
 		t.Fatalf("the extension of a lost lease: %v", err)
 	}
@@ -263,7 +263,7 @@ func TestJetStreamBrokerThatComesBackEmptyIsServedAgain(t *testing.T) {
 func TestJetStreamReceivesOnAfterARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	w := newJSWorld(t)
-	src := w.source()
+	src := w.source(briefly)
 	rx := w.started(src, want(31))
 	acked := map[string]bool{}
 	handle := func() {
@@ -294,7 +294,7 @@ func TestJetStreamReceivesOnAfterARestartOfTheServer(t *testing.T) {
 	if err := rx.Close(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.nothing(w.open(src, want(31)), 3*time.Second)
+	w.nothing(w.open(src, want(31)), brief+time.Second)
 }
 
 // Pipelined acks that a lost connection swallowed are sent again.

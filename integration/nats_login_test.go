@@ -31,7 +31,7 @@ func bothConnect(t *testing.T, url string, l natsLogin) {
 	t.Helper()
 	core := coreConnect(t, url, l.core)
 	corePublish(t, core, "hello", "x")
-	js, err := jetstream.Connect(coreContext(t), url, l.js)
+	js, err := jetstream.Connect(coreContext(t), url, l.js, jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestEveryLoginOpensAConnectionOnBothTransports(t *testing.T) {
 			if !found {
 				host = strings.TrimPrefix(c.url, plain+"://")
 			}
-			if _, err := natscore.Connect(coreContext(t), plain+"://"+host); !errors.Is(err, transport.ErrPermission) {
+			if _, err := natscore.Connect(coreContext(t), plain+"://"+host, natscore.WithNATS(natstest.Patient())); !errors.Is(err, transport.ErrPermission) {
 				t.Errorf("without the login: %v", err)
 			}
 		})
@@ -172,7 +172,7 @@ func TestAnNKeyThatWasReplacedIsInUseAfterTheNextReconnect(t *testing.T) {
 	}
 	s := natstest.Start(t, natstest.WithOptions(allow(one)))
 	tr := coreConnect(t, s.URL(), natscore.WithNKeyFile(file))
-	js, err := jetstream.Connect(coreContext(t), s.URL(), jetstream.WithNKeyFile(file))
+	js, err := jetstream.Connect(coreContext(t), s.URL(), jetstream.WithNKeyFile(file), jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestACredentialsFileThatWasReplacedIsInUseAfterTheNextReconnect(t *testing.
 	issuer.claims.Revoke(old)
 	s.RestartWith(issuer.trusted)
 	coreEventually(t, "the loss of the connection", func() bool { return !tr.Conn().IsConnected() })
-	if _, err := natscore.Connect(coreContext(t), s.URL(), natscore.WithCredsFile(file)); !errors.Is(err, transport.ErrPermission) {
+	if _, err := natscore.Connect(coreContext(t), s.URL(), natscore.WithCredsFile(file), natscore.WithNATS(natstest.Patient())); !errors.Is(err, transport.ErrPermission) {
 		t.Fatalf("with credentials that were revoked: %v", err)
 	}
 	_, creds = issuer.user()

@@ -55,7 +55,7 @@ type permittedApp struct {
 
 func permittedOn(t *testing.T, url string, cfg jetstream.ConsumerConfig, opts ...jetstream.Option) *permittedApp {
 	t.Helper()
-	js, err := jetstream.Connect(coreContext(t), url, opts...)
+	js, err := jetstream.Connect(coreContext(t), url, append(opts, jetstream.WithNATS(natstest.Patient()))...)
 	if err != nil {
 		t.Fatal(err)
 	}

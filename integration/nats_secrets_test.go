@@ -137,12 +137,12 @@ func TestNothingThatARunningConnectionSaysShowsASecret(t *testing.T) {
 	allow := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.ACK.>", "closed.>"}}}
 	s := natstest.Start(t, natstest.WithUser("bob", canary, allow))
 	heard := &said{}
-	js, err := jetstream.Connect(coreContext(t), s.URLFor("bob", canary))
+	js, err := jetstream.Connect(coreContext(t), s.URLFor("bob", canary), jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { coreClose(t, js.Close) })
-	byOption, err := jetstream.Connect(coreContext(t), s.URL(), jetstream.WithUser("bob", canary))
+	byOption, err := jetstream.Connect(coreContext(t), s.URL(), jetstream.WithUser("bob", canary), jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}

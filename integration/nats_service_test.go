@@ -233,10 +233,14 @@ func TestManyAnswersComeUntilThereAreEnough(t *testing.T) {
 	for name, until := range map[string]holdfast.Until{
 		"count": {Count: 3}, "time": {Time: 2 * time.Second}, "stall": {Stall: time.Second},
 	} {
-		answers, refused, failed := collect(coreContext(t), "who", until)
-		if strings.Join(answers, ",") != "one me,two me" || len(refused) != 1 || len(failed) != 0 {
-			t.Errorf("until %s: %q, %v, %v", name, answers, refused, failed)
-		}
+		// On a machine that stalls not all answer in time.
+		coreEventually(t, "all answers until "+name, func() bool {
+			answers, refused, failed := collect(coreContext(t), "who", until)
+			if len(answers) > 2 || len(refused) > 1 || len(failed) != 0 {
+				t.Fatalf("until %s: %q, %v, %v", name, answers, refused, failed)
+			}
+			return strings.Join(answers, ",") == "one me,two me" && len(refused) == 1
+		})
 	}
 	if answers, refused, _ := collect(coreContext(t), "who", holdfast.Until{Count: 1}); len(answers)+len(refused) != 1 {
 		t.Errorf("one was enough: %q %v", answers, refused)

@@ -59,7 +59,7 @@ func withTLS(a *authority, name string, clients *authority, seen *natsSeen) func
 			cfg.VerifyConnection = seen.verify
 			o.TLSVerify = true
 		}
-		o.TLSConfig, o.TLSTimeout = cfg, 5
+		o.TLSConfig = cfg
 	}
 }
 
@@ -141,7 +141,7 @@ func TestWhoeverIsNotTrustedIsRefusedWithAHint(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			// What is wrong stays wrong: nobody waits for it.
-			tr, err := natscore.Connect(coreContext(t), c.url, append(c.opts, natscore.WaitForBroker())...)
+			tr, err := natscore.Connect(coreContext(t), c.url, append(c.opts, natscore.WaitForBroker(), natscore.WithNATS(natstest.Patient()))...)
 			if err == nil {
 				coreClose(t, tr.Close)
 				t.Fatal("it was trusted")
@@ -165,7 +165,7 @@ func TestTheHandshakeMayComeFirst(t *testing.T) {
 	}))
 	trust, first := natscore.WithCA(ca.path("ca.pem")), natscore.WithTLSFirst()
 	corePublish(t, coreConnect(t, s.URL(), trust, first), "hello", "x")
-	js, err := jetstream.Connect(coreContext(t), s.URL(), jetstream.WithCA(ca.path("ca.pem")), jetstream.WithTLSFirst())
+	js, err := jetstream.Connect(coreContext(t), s.URL(), jetstream.WithCA(ca.path("ca.pem")), jetstream.WithTLSFirst(), jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}

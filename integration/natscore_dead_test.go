@@ -16,7 +16,7 @@ import (
 // dialCore connects a transport on NATS core that the test closes.
 func dialCore(t *testing.T, url string) *natscore.Transport {
 	t.Helper()
-	nc, err := natscore.Connect(t.Context(), url)
+	nc, err := natscore.Connect(t.Context(), url, natscore.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ func coreHarness(t testing.TB, s *natstest.Server) transporttest.Harness {
 			return tr.Subject(natscore.SubjectConfig{Subject: spec.Name, Group: spec.Group}), transport.Address{Name: spec.Name}
 		},
 		RedeliverWithin: 300 * time.Millisecond,
+		Patience:        time.Minute,
 		Restart: func(t testing.TB) {
 			t.Helper()
 			before := tr.Conn().Stats().Reconnects

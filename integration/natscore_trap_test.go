@@ -253,17 +253,21 @@ func TestCorePublishIntoABlackHoleIsNotConfirmed(t *testing.T) {
 	tr := coreConnect(t, p.url())
 	corePublish(t, tr, "a", "x")
 	p.hole.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const n = 100
+	before := tr.Conn().Stats().OutMsgs
 	var wg sync.WaitGroup
-	for range 100 {
+	for range n {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
 			err := tr.Publish(ctx, transport.Address{Name: "a"}, &transport.Message{Body: []byte("x")})
-			if transport.KindOf(err) != transport.Unknown || !errors.Is(err, context.DeadlineExceeded) {
+			if transport.KindOf(err) != transport.Unknown || !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("publish into a black hole: %v", err)
 			}
 		})
 	}
+	coreEventually(t, "all are written", func() bool { return tr.Conn().Stats().OutMsgs == before+n })
+	cancel()
 	wg.Wait()
 }
 
@@ -403,7 +407,7 @@ func TestCoreCloseReportsWhatNoHandlerSaw(t *testing.T) {
 	}
 }
 
-func TestCorePermissionErrorsNameTheSubjectWithinASecond(t *testing.T) {
+func TestCorePermissionErrorsNameTheSubjectSoon(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t,
 		natstest.WithUser("bob", "secret", &server.Permissions{
@@ -418,16 +422,14 @@ func TestCorePermissionErrorsNameTheSubjectWithinASecond(t *testing.T) {
 	msg := &transport.Message{Body: []byte("x")}
 	prompt := func(what string, call func(ctx context.Context) error, subject string) {
 		t.Helper()
-		begin := time.Now()
-		err := call(coreContext(t))
-		if !errors.Is(err, transport.ErrPermission) {
-			t.Errorf("%s: %v", what, err)
-			return
-		}
-		coreContains(t, err.Error(), subject)
-		if took := time.Since(begin); took > time.Second {
-			t.Errorf("%s took %v", what, took)
-		}
+		soon(t, time.Second, what, func() {
+			err := call(coreContext(t))
+			if !errors.Is(err, transport.ErrPermission) {
+				t.Errorf("%s: %v", what, err)
+				return
+			}
+			coreContains(t, err.Error(), subject)
+		})
 	}
 	prompt("publish", func(ctx context.Context) error {
 		return bob.Publish(ctx, transport.Address{Name: "no.way"}, msg)

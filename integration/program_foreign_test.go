@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 )
 
 // line is what a foreign handler wrote of one run.
@@ -37,7 +39,7 @@ func TestForeignClientAndHandlers(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the foreign server did not start: %v", err)
 	}
-	address := freeAddress(t)
+	address := fmt.Sprintf("127.0.0.1:%d", natstest.FreePort(t))
 	program := run(t, dir, fmt.Sprintf(`
 listen: %s
 data: %s

@@ -162,6 +162,7 @@ func TestRabbitMQATransientExchangeIsDeclaredAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.ack(w.receive(rx))
+	b.Kill()
 	b.Restart(t)
 	w.eventually("the exchange routes again", func() bool { return publish("after") == nil })
 	if d := w.receive(rx); string(d.Message().Body) != "after" {

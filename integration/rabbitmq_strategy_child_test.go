@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/rabbitmq"
 	"github.com/holdfast-go/holdfast/redisstore"
@@ -174,7 +175,7 @@ func (s *strategist) counts() transport.CountStore {
 	if s.Redis != "" {
 		return steppedStore{redisstore.New(redis.NewClient(&redis.Options{Addr: s.Redis})), s}
 	}
-	js, err := jetstream.Connect(s.ctx, s.NATS)
+	js, err := jetstream.Connect(s.ctx, s.NATS, jetstream.WithNATS(natstest.Patient()))
 	if err == nil {
 		var store *jetstream.CountStore
 		if store, err = js.CountStore(s.ctx, jetstream.CountStoreConfig{}); err == nil {

@@ -225,7 +225,7 @@ func TestBrokerRetriesThatNothingBoundsAreRefused(t *testing.T) {
 	if f := a.findings(rabbitmq.QueueConfig{Name: a.name, DeliveryLimit: 3}, holdfast.BrokerRetries(3)); len(f) > 0 {
 		t.Errorf("a queue that bounds them: found %v", f)
 	}
-	js, err := jetstream.Connect(t.Context(), natstest.Start(t).URL())
+	js, err := jetstream.Connect(t.Context(), natstest.Start(t).URL(), jetstream.WithNATS(natstest.Patient()))
 	if err != nil {
 		t.Fatal(err)
 	}

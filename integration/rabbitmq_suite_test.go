@@ -37,6 +37,7 @@ func rabbitHarness(t testing.TB, b *rabbittest.Broker) transporttest.Harness {
 			return rmq.Queue(cfg), rabbitmq.Exchange(spec.Name, "test."+spec.Name)
 		},
 		RedeliverWithin: time.Second,
+		Patience:        time.Minute,
 		Restart: func(t testing.TB) {
 			t.Helper()
 			back := rabbitEvents(t, rmq, transport.Reconnected)

@@ -5,14 +5,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/holdfast-go/holdfast/internal/check"
 	"github.com/holdfast-go/holdfast/memory"
 	"github.com/holdfast-go/holdfast/transport"
 	"github.com/holdfast-go/holdfast/transport/transporttest"
 )
 
+// lease is that of the suite.
+const lease = 500 * time.Millisecond
+
 // harness returns a broker of its own for one promise.
-func harness(t *testing.T) transporttest.Harness {
-	const lease, maxSize = 500 * time.Millisecond, 1 << 20
+func harness(t testing.TB) transporttest.Harness {
+	const maxSize = 1 << 20
 	b := memory.New(memory.WithLease(lease), memory.WithMaxSize(maxSize))
 	t.Cleanup(func() {
 		if err := b.Close(t.Context()); err != nil {
@@ -48,7 +52,12 @@ func harness(t *testing.T) transporttest.Harness {
 
 func TestMemoryKeepsThePromises(t *testing.T) {
 	t.Parallel()
-	transporttest.Run(t, harness)
+	for _, p := range transporttest.Promises() {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			check.Punctual(t, lease/4, func(t testing.TB) { p.Check(t, harness(t)) })
+		})
+	}
 }
 
 func TestMemoryKeepsThePromisesInVirtualTime(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -17,6 +16,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/holdfast-go/holdfast/internal/freeport"
 )
 
 // serverOrder is what a server process is told.
@@ -52,6 +53,7 @@ func runServer(setting string) error {
 // natsBroker is a nats-server in a process of its own.
 type natsBroker struct {
 	order serverOrder
+	port  *freeport.Port
 	proc  *process
 }
 
@@ -61,7 +63,8 @@ func newNATS(always bool) (*natsBroker, error) {
 		return nil, err
 	}
 	b := &natsBroker{order: serverOrder{Dir: dir, Always: always}}
-	if b.order.Port, err = freePort(); err == nil {
+	if b.port, err = freeport.Take(); err == nil {
+		b.order.Port = b.port.Number()
 		err = b.start()
 	}
 	if err != nil {
@@ -69,15 +72,6 @@ func newNATS(always bool) (*natsBroker, error) {
 		return nil, err
 	}
 	return b, nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func (b *natsBroker) protocol() string       { return "nats" }
@@ -94,7 +88,7 @@ func (b *natsBroker) start() error {
 		return err
 	}
 	for end := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
-		nc, err := nats.Connect(b.url(b.addr()), nats.Timeout(time.Second))
+		nc, err := nats.Connect(b.url(b.addr()), nats.Timeout(10*time.Second))
 		if err == nil {
 			nc.Close()
 			return nil
@@ -119,11 +113,14 @@ func (b *natsBroker) alarm(bool) error { return errors.New("nats-server has no a
 func (b *natsBroker) stop() {
 	b.kill()
 	_ = os.RemoveAll(b.order.Dir) // a file that stays is in the way of nothing
+	if b.port != nil {
+		b.port.Release()
+	}
 }
 
 // with runs do on a connection of its own.
 func (b *natsBroker) with(do func(jetstream.JetStream) error) error {
-	nc, err := nats.Connect(b.url(b.addr()), nats.Timeout(5*time.Second))
+	nc, err := nats.Connect(b.url(b.addr()), nats.Timeout(30*time.Second))
 	if err != nil {
 		return err
 	}
@@ -189,7 +186,7 @@ func (b *natsBroker) stored(ctx context.Context, name string) ([]string, error) 
 			return err
 		}
 		for uint64(len(names)) < info.State.Msgs {
-			batch, err := c.Fetch(min(1000, int(info.State.Msgs)-len(names)), jetstream.FetchMaxWait(5*time.Second))
+			batch, err := c.Fetch(min(1000, int(info.State.Msgs)-len(names)), jetstream.FetchMaxWait(30*time.Second))
 			if err != nil {
 				return err
 			}

@@ -37,8 +37,9 @@ func rooms() map[string][]string {
 		"internal/wire":           {"transport"},
 		"internal/natsconn":       {"transport", "internal/wire", nats},
 		"internal/check":          {},
-		"internal/redistest":      {},
-		"internal/rabbitnode":     {},
+		"internal/freeport":       {},
+		"internal/redistest":      {"internal/freeport"},
+		"internal/rabbitnode":     {"internal/freeport"},
 		"internal/arch":           {},
 		// Programs to read and run, not to import.
 		"examples": {".", "memory", "natscore", "jetstream", "rabbitmq", "transport", "recovery", "deadletter", "observe", nats, rabbit},

@@ -62,7 +62,7 @@ func (c *Cluster) form() error {
 			return err
 		}
 	}
-	_, err := first.Ctl("await_online_nodes", strconv.Itoa(len(c.Nodes)), "--timeout", "60")
+	_, err := first.Ctl("await_online_nodes", strconv.Itoa(len(c.Nodes)), "--timeout", "300")
 	return err
 }
 

@@ -15,19 +15,23 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/holdfast-go/holdfast/internal/freeport"
 )
 
 const (
 	// bin is where Debian's package puts the scripts that do not change the user.
 	bin = "/usr/lib/rabbitmq/bin"
-	// ready bounds how long a node may take to accept connections.
-	ready = 90 * time.Second
+	// ready bounds how long a node may take to accept connections, on a machine
+	// that is busy with many.
+	ready = 5 * time.Minute
 )
 
 // Node is a RabbitMQ node. Its methods are safe for concurrent use, except those
 // that stop and start it.
 type Node struct {
 	dir    string
+	claims []*freeport.Port // of the four ports
 	port   int
 	epmd   int
 	dist   int
@@ -103,9 +107,11 @@ func newNode(own Settings) (*Node, error) {
 	}
 	n := &Node{dir: dir, own: own, brief: own.Brief, lone: true}
 	for _, port := range []*int{&n.port, &n.epmd, &n.dist, &n.tls} {
-		if *port, err = freePort(); err != nil {
-			return nil, err
+		p, err := freeport.Take()
+		if err != nil {
+			return nil, errors.Join(err, n.Remove())
 		}
+		*port, n.claims = p.Number(), append(n.claims, p)
 	}
 	n.cookie = "HOLDFASTTEST" + strconv.Itoa(n.port)
 	return n, nil
@@ -114,6 +120,9 @@ func newNode(own Settings) (*Node, error) {
 // Remove ends the node and removes its files.
 func (n *Node) Remove() error {
 	n.Kill()
+	for _, p := range n.claims {
+		p.Release()
+	}
 	return os.RemoveAll(n.dir)
 }
 
@@ -223,12 +232,12 @@ func (n *Node) await() error {
 
 // speaks tells whether a broker answers a protocol header.
 func speaks(addr string) bool {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
+	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := c.Write([]byte("AMQP\x00\x00\x09\x01")); err != nil {
 		return false
 	}
@@ -273,19 +282,6 @@ func (n *Node) Ctl(args ...string) (string, error) {
 		return "", fmt.Errorf("rabbitmqctl %s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return string(out), nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	addr, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		return 0, errors.New("no TCP port")
-	}
-	return addr.Port, nil
 }
 
 func lastLine(out []byte) string {

@@ -15,15 +15,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/holdfast-go/holdfast/internal/freeport"
 )
 
 // ready bounds how long a server may take to answer.
-const ready = 30 * time.Second
+const ready = 2 * time.Minute
 
 // Server is a running Redis that writes each change to disk before it answers.
 type Server struct {
 	dir   string
-	port  int
+	port  *freeport.Port
 	path  string
 	guard io.Closer // closing it ends the server, as the end of this process does
 	cmd   *exec.Cmd
@@ -62,14 +64,12 @@ func Start(tb testing.TB) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Take()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	_ = l.Close() // it was asked for its port only
-	n, _ := strconv.Atoi(port)
-	s := &Server{dir: tb.TempDir(), port: n, path: path}
+	tb.Cleanup(port.Release)
+	s := &Server{dir: tb.TempDir(), port: port, path: path}
 	tb.Cleanup(s.Stop)
 	s.Start(tb)
 	return s
@@ -86,7 +86,7 @@ wait`
 func (s *Server) Start(tb testing.TB) {
 	tb.Helper()
 	cmd := exec.Command("sh", "-c", guardScript, s.path,
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir,
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port.Number()), "--dir", s.dir,
 		"--appendonly", "yes", "--appendfsync", "always", "--save", "", "--daemonize", "no")
 	cmd.Dir, cmd.SysProcAttr = s.dir, &syscall.SysProcAttr{Setpgid: true}
 	guard, err := cmd.StdinPipe()
@@ -109,12 +109,12 @@ func (s *Server) Start(tb testing.TB) {
 
 // answers tells whether the server takes commands.
 func (s *Server) answers() bool {
-	c, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+	c, err := net.DialTimeout("tcp", s.Addr(), 5*time.Second)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Second))
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.WriteString(c, "PING\r\n"); err != nil {
 		return false
 	}
@@ -134,4 +134,4 @@ func (s *Server) Stop() {
 }
 
 // Addr is where the server listens.
-func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.port) }
+func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.port.Number()) }

@@ -111,7 +111,7 @@ func expiredMessageIsDroppedOrRefused(w *world) {
 		w.must(by, to, long)
 		kept = append(kept, long.ID)
 	}
-	w.pause(ttl + w.h.Patience/2)
+	w.pause(ttl + min(w.h.Patience/2, 5*time.Second))
 	rx := w.start(src, want)
 	for range kept {
 		d := w.receive(rx, "a message whose time is not over")

@@ -1,20 +1,32 @@
 // Package natstest runs a NATS server inside the test process: loopback only,
-// JetStream on, files in the test's own directory. The port is chosen when the
-// server first starts and kept over restarts, as a real broker keeps its own.
+// JetStream on, files in the test's own directory. The port is chosen first and
+// kept over restarts, as a real broker keeps its own.
+//
+// Servers and clients of tests are patient: a machine that stalls for seconds
+// breaks no handshake that is under way.
 package natstest
 
 import (
 	"fmt"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/holdfast-go/holdfast/internal/freeport"
 )
 
-// ready bounds how long a server may take to accept connections.
-const ready = 20 * time.Second
+const (
+	// ready bounds how long a server may take to accept connections.
+	ready = 2 * time.Minute
+	// handshake bounds how long a connection may take to be made, on both sides.
+	// The usual limit is two seconds.
+	handshake = time.Minute
+)
+
+// Patient makes a client wait for its handshake as long as the servers here do.
+func Patient() nats.Option { return nats.Timeout(handshake) }
 
 // Server is an embedded NATS server. It is stopped when its test ends. Its
 // methods belong to the goroutine of the test.
@@ -51,7 +63,7 @@ func WithOptions(change func(*server.Options)) Option { return change }
 // Start starts a server and fails the test when it does not come up.
 func Start(tb testing.TB, opts ...Option) *Server {
 	tb.Helper()
-	s := create(tb, server.RANDOM_PORT, opts)
+	s := New(tb, opts...)
 	s.Start()
 	return s
 }
@@ -59,19 +71,16 @@ func Start(tb testing.TB, opts ...Option) *Server {
 // New reserves a port for a server that is not started yet.
 func New(tb testing.TB, opts ...Option) *Server {
 	tb.Helper()
-	return create(tb, freePort(tb), opts)
-}
-
-func create(tb testing.TB, port int, opts []Option) *Server {
-	tb.Helper()
 	o := &server.Options{
-		Host:       "127.0.0.1",
-		Port:       port,
-		NoLog:      true,
-		NoSigs:     true,
-		JetStream:  true,
-		StoreDir:   tb.TempDir(),
-		MaxPayload: 1 << 20,
+		Host:        "127.0.0.1",
+		Port:        FreePort(tb),
+		AuthTimeout: handshake.Seconds(),
+		TLSTimeout:  handshake.Seconds(),
+		NoLog:       true,
+		NoSigs:      true,
+		JetStream:   true,
+		StoreDir:    tb.TempDir(),
+		MaxPayload:  1 << 20,
 	}
 	for _, opt := range opts {
 		opt(o)
@@ -107,7 +116,6 @@ func (s *Server) Start() {
 		s.tb.Fatalf("natstest: the server did not accept connections within %s", ready)
 	}
 	s.srv = srv
-	s.opts.Port = srv.Addr().(*net.TCPAddr).Port
 }
 
 // Stop shuts the server down and waits until it is gone. Its files stay.
@@ -173,7 +181,7 @@ func (s *Server) Conn(opts ...nats.Option) *nats.Conn {
 // ConnTo opens a connection to a URL of this server, with credentials perhaps.
 func (s *Server) ConnTo(url string, opts ...nats.Option) *nats.Conn {
 	s.tb.Helper()
-	nc, err := nats.Connect(url, append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond)}, opts...)...)
+	nc, err := nats.Connect(url, append([]nats.Option{Patient(), nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond)}, opts...)...)
 	if err != nil {
 		s.tb.Fatalf("natstest: connect: %v", err)
 	}
@@ -181,16 +189,13 @@ func (s *Server) ConnTo(url string, opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
-// freePort asks the system for a port nobody listens on.
-func freePort(tb testing.TB) int {
+// FreePort claims a port for a server until the test ends.
+func FreePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	p, err := freeport.Take()
 	if err != nil {
 		tb.Fatalf("natstest: no free port: %v", err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		tb.Fatalf("natstest: release the port: %v", err)
-	}
-	return port
+	tb.Cleanup(p.Release)
+	return p.Number()
 }

@@ -6,7 +6,6 @@ package oldnats
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,10 +15,12 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 )
 
 // ready bounds how long a server may take to accept connections and to end.
-const ready = 20 * time.Second
+const ready = 2 * time.Minute
 
 // Server is a process of the old server. It ends with its test. Its methods
 // belong to the goroutine of the test.
@@ -36,7 +37,7 @@ type Server struct {
 // one.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, bin: find(tb), dir: tb.TempDir(), port: freePort(tb)}
+	s := &Server{tb: tb, bin: find(tb), dir: tb.TempDir(), port: natstest.FreePort(tb)}
 	tb.Cleanup(s.Stop)
 	s.start()
 	return s
@@ -93,7 +94,7 @@ func (s *Server) await() {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		nc, err := nats.Connect(s.URL(), nats.NoReconnect())
+		nc, err := nats.Connect(s.URL(), nats.NoReconnect(), natstest.Patient())
 		if err == nil {
 			nc.Close()
 			return
@@ -140,15 +141,4 @@ func (l *lines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.text, "\n")
-}
-
-// freePort asks the system for a port nobody listens on.
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatalf("no free port: %v", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
