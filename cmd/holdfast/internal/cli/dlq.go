@@ -205,6 +205,13 @@ func (p *program) when(t, now time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
+// raw writes bytes as they are, but for a terminal.
+func (p *program) raw(b []byte) error {
+	out := p.Raw()
+	_, err := out.Write(b)
+	return errors.Join(err, out.Close())
+}
+
 // shown is a dead letter as dlq show prints it.
 type shown struct {
 	letter
@@ -247,6 +254,9 @@ func (p *program) dlqShow() *cobra.Command {
   holdfast dlq show 4f2a --body > body.json      the bytes as they were`,
 		Args: args(1, 1, "one dead ID, or the beginning of one"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if bodyOnly && p.Format != "" {
+				return ui.Usagef("--body writes the bytes as they are, and -o %s a format; give one of them", p.Format)
+			}
 			return p.showLetter(cmd.Context(), args[0], subscription, bodyOnly)
 		},
 		ValidArgsFunction: p.completeLetters,
@@ -268,8 +278,7 @@ func (p *program) showLetter(ctx context.Context, id, subscription string, bodyO
 		return brokerError(err)
 	}
 	if bodyOnly {
-		_, err := p.Out.Write(l.Body)
-		return err
+		return p.raw(l.Body)
 	}
 	s := shownOf(l)
 	return p.One(s, s.DeadID, func(w io.Writer) error { return p.writeLetter(w, s) })

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -165,15 +164,12 @@ func (p *program) streamKeys(keys func(func(string, error) bool)) error {
 		if err != nil {
 			return brokerError(err)
 		}
-		line := ui.Line(k)
 		if p.Format == "jsonl" {
-			b, err := json.Marshal(map[string]string{"key": k})
-			if err != nil {
-				return err
-			}
-			line = string(b)
+			err = ui.JSONLine(p.Out, map[string]string{"key": k})
+		} else {
+			_, err = fmt.Fprintln(p.Out, ui.Line(k))
 		}
-		if _, err := fmt.Fprintln(p.Out, line); err != nil {
+		if err != nil {
 			return err
 		}
 		n++
@@ -221,10 +217,7 @@ func (p *program) kvGet() *cobra.Command {
 				if err != nil {
 					return brokerError(err)
 				}
-				return p.One(rowOf(e), e.Key, func(w io.Writer) error {
-					_, err := w.Write(e.Value)
-					return err
-				})
+				return p.One(rowOf(e), e.Key, func(io.Writer) error { return p.raw(e.Value) })
 			})
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,

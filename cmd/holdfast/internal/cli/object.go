@@ -130,8 +130,9 @@ written to stdout is complete only if the command ends with exit code 0.`,
 				}
 				defer r.Close() //nolint:errcheck // it never fails
 				if len(args) == 2 || args[2] == "-" {
-					_, err := io.Copy(p.Out, r)
-					return brokerError(err)
+					out := p.Raw()
+					_, err := io.Copy(out, r)
+					return errors.Join(brokerError(err), out.Close())
 				}
 				return brokerError(writeWhole(args[2], r))
 			})

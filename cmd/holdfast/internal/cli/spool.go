@@ -57,11 +57,14 @@ func inspect(ctx context.Context, dir string) (*spool.View, error) {
 }
 
 func isSpool(dir string) error {
-	_, err := os.Lstat(filepath.Join(dir, "lock"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return ui.Exit(ui.ExitNothing, fmt.Errorf("%s is no spool: name the directory that the publisher was given", dir))
+	for _, name := range []string{"lock", "aside"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+			return ui.Exit(ui.ExitNothing, fmt.Errorf("%s is no spool: name the directory that the publisher was given", dir))
+		} else if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // spoolState is what status and verify print. The names are a contract.

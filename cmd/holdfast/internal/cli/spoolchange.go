@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -73,10 +72,8 @@ func (p *program) exportSpool(ctx context.Context, dir string) error {
 		return err
 	}
 	out := bufio.NewWriter(p.Out)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
 	for _, aside := range []bool{false, true} {
-		err := eachSpooled(ctx, v, aside, func(r spool.Record, reason string) error { return enc.Encode(exportedOf(r, reason)) })
+		err := eachSpooled(ctx, v, aside, func(r spool.Record, reason string) error { return ui.JSONLine(out, exportedOf(r, reason)) })
 		if err != nil {
 			return errors.Join(err, out.Flush())
 		}

@@ -39,10 +39,8 @@ func List[T any](u *UI, items []T, name func(T) string, columns ...Column[T]) er
 		}
 		return u.JSON(items)
 	case "jsonl":
-		enc := json.NewEncoder(u.Out)
-		enc.SetEscapeHTML(false)
 		for _, it := range items {
-			if err := enc.Encode(it); err != nil {
+			if err := JSONLine(u.Out, it); err != nil {
 				return err
 			}
 		}
@@ -69,9 +67,7 @@ func (u *UI) One(item any, name string, text func(w io.Writer) error) error {
 	case "json":
 		return u.JSON(item)
 	case "jsonl":
-		enc := json.NewEncoder(u.Out)
-		enc.SetEscapeHTML(false)
-		return enc.Encode(item)
+		return JSONLine(u.Out, item)
 	case "yaml":
 		return u.yaml(item)
 	case "name":
@@ -84,10 +80,12 @@ func (u *UI) One(item any, name string, text func(w io.Writer) error) error {
 
 // JSON writes v, indented, to stdout.
 func (u *UI) JSON(v any) error {
-	enc := json.NewEncoder(u.Out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	b, err := encodeJSON(v, "  ")
+	if err != nil {
+		return err
+	}
+	_, err = u.Out.Write(b)
+	return err
 }
 
 // yaml writes v by its JSON names.
@@ -101,11 +99,12 @@ func (u *UI) yaml(v any) error {
 		return err
 	}
 	blockStyle(&n)
+	quoteHidden(&n)
 	out, err := yaml.Dump(&n)
 	if err != nil {
 		return err
 	}
-	_, err = u.Out.Write(out)
+	_, err = u.Out.Write(numbered(out))
 	return err
 }
 

@@ -2,6 +2,7 @@ package ui_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"charm.land/lipgloss/v2"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/holdfast-go/holdfast/cmd/holdfast/internal/ui"
 )
@@ -79,6 +81,64 @@ func TestWhatAMessageSaysDoesNothingToTheTerminal(t *testing.T) {
 		if got := ui.Line(in); got != want[1] {
 			t.Errorf("Line(%q) = %q, want %q", in, got, want[1])
 		}
+	}
+}
+
+// Machines get every character, and a terminal that shows what they get is not
+// changed by it.
+func TestWhatMachinesReadDoesNothingToTheTerminal(t *testing.T) {
+	t.Parallel()
+	const hostile = "a\u009b2J\u202egnp.exe\u2028\x7f\U000e0041 grüße 👩\u200d🔬 \x1b[31m <>"
+	for _, format := range []string{"json", "jsonl", "yaml"} {
+		u, out, _ := screen()
+		u.Format = format
+		if err := list(u, item{ID: "a", Text: hostile}); err != nil {
+			t.Fatal(err)
+		}
+		if strings.ContainsAny(out.String(), "\u009b\u202e\u2028\x7f\U000e0041\x1b") || !strings.Contains(out.String(), "grüße") {
+			t.Errorf("%s: %q", format, out.String())
+		}
+		var all []item
+		var one item
+		err := json.Unmarshal(out.Bytes(), &all)
+		switch format {
+		case "jsonl":
+			err = json.Unmarshal(out.Bytes(), &one)
+			all = []item{one}
+		case "yaml":
+			err = yaml.Unmarshal(out.Bytes(), &all)
+		}
+		if err != nil || len(all) != 1 || all[0].Text != hostile {
+			t.Errorf("%s: %+v, %v", format, all, err)
+		}
+	}
+}
+
+// Bytes go on as they are, but a terminal is not changed by them, however they are
+// cut into writes.
+func TestBytesDoNothingToTheTerminal(t *testing.T) {
+	t.Parallel()
+	const hostile = "grüße\x1b]0;title\x07\r\n\xff\xc3 長い\t👩"
+	for cut := range len(hostile) {
+		for tty, want := range map[bool]string{false: hostile, true: "grüße\\x1b]0;title\\a\\r\n\\xff\\xc3 長い\t👩\n"} {
+			u, out, _ := screen()
+			u.OutTTY = tty
+			w := u.Raw()
+			for _, part := range []string{hostile[:cut], hostile[cut:]} {
+				if n, err := w.Write([]byte(part)); n != len(part) || err != nil {
+					t.Fatal(n, err)
+				}
+			}
+			if err := w.Close(); err != nil || out.String() != want {
+				t.Errorf("cut at %d: %q, want %q (%v)", cut, out.String(), want, err)
+			}
+		}
+	}
+	u, out, _ := screen()
+	u.OutTTY = true
+	w := u.Raw()
+	if _, err := w.Write([]byte("line\n\xe9")); err != nil || w.Close() != nil || out.String() != "line\n\\xe9\n" {
+		t.Errorf("an open end: %q, %v", out.String(), err)
 	}
 }
 
