@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": daemon, "halt": halt, "kill9": kill9, "until": until, "hook": hook, "code": code, "term": term, "fill": fill,
+			"daemon": daemon, "halt": halt, "kill9": kill9, "until": until, "twice": twice, "insist": insist, "hook": hook, "code": code, "term": term, "fill": fill,
 		},
 	})
 }
@@ -129,6 +129,28 @@ func term(ts *testscript.TestScript, _ bool, args []string) {
 	if p := running.get(ts, args[0]); p != nil {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	}
+}
+
+// twice NAME sends two signals in one moment and waits for a clean end.
+func twice(ts *testscript.TestScript, neg bool, args []string) {
+	if p := running.get(ts, args[0]); p != nil {
+		_ = p.cmd.Process.Signal(syscall.SIGINT)
+	}
+	end(ts, neg, args[0], syscall.SIGTERM)
+}
+
+// insist NAME sends SIGTERM until the process has ended, which it does with an
+// error.
+func insist(ts *testscript.TestScript, _ bool, args []string) {
+	p := running.get(ts, args[0])
+	if p == nil {
+		ts.Fatalf("%s does not run", args[0])
+	}
+	poll(ts, args[0]+" to end", func() bool {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		return len(p.done) > 0
+	})
+	end(ts, true, args[0], syscall.SIGTERM)
 }
 
 // kill9 NAME ends a process without a warning.

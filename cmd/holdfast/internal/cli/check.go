@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -228,7 +229,7 @@ func (p *program) report(c *config.Config, found []finding) error {
 		}
 	}
 	if err := p.listFindings(found); err != nil {
-		return err
+		return ui.Exit(checkCritical, err)
 	}
 	st := p.Styles(false)
 	say := map[int]string{
@@ -252,14 +253,14 @@ func (p *program) listFindings(found []finding) error {
 			}
 			plain = append(plain, f.Finding)
 		}
-		p.findings(p.Out, plain, p.Styles(true))
-		return nil
+		return p.findings(p.Out, plain, p.Styles(true))
 	}
 	return ui.List(p.UI, found, func(f finding) string { return string(f.Code) })
 }
 
 // findings prints findings for people, the serious ones first.
-func (p *program) findings(w io.Writer, found []transport.Finding, st ui.Styles) {
+func (p *program) findings(out io.Writer, found []transport.Finding, st ui.Styles) error {
+	w := &strings.Builder{}
 	order := map[transport.Level]int{transport.LevelError: 0, transport.LevelWarning: 1, transport.LevelInfo: 2}
 	found = slices.Clone(found)
 	slices.SortStableFunc(found, func(a, b transport.Finding) int { return order[a.Level] - order[b.Level] })
@@ -281,4 +282,6 @@ func (p *program) findings(w io.Writer, found []transport.Finding, st ui.Styles)
 			_, _ = fmt.Fprintf(w, "    %s %s\n", st.Faint("fix:"), ui.Line(f.Fix))
 		}
 	}
+	_, err := io.WriteString(out, w.String())
+	return err
 }

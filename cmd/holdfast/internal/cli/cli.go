@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -51,9 +52,13 @@ func (p *program) force() {
 	os.Exit(ui.ExitFailed)
 }
 
+// sameStop is how long a signal still belongs to the first one.
+const sameStop = 250 * time.Millisecond
+
 // Main runs the program with these arguments and returns its exit code. The
 // first SIGINT or SIGTERM ends the context of the command, which then stops
-// cleanly; the second ends the process at once.
+// cleanly; the next one ends the process at once, unless it comes in the same
+// moment.
 func Main(args []string, screen *ui.UI) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -64,7 +69,11 @@ func Main(args []string, screen *ui.UI) int {
 	go func() { // ends with the process
 		<-signals
 		cancel()
-		<-signals
+		// A stop often comes twice in one moment: from a terminal and from the
+		// parent, or from a tool that signals a process and then its group.
+		for began := time.Now(); time.Since(began) < sameStop; {
+			<-signals
+		}
 		p.force()
 	}()
 	root := p.root()
@@ -239,7 +248,7 @@ func (p *program) tell(cmd *cobra.Command, err error) {
 	}
 	if ce, ok := errors.AsType[*holdfast.ContractError](err); ok {
 		p.Warnf("%s holdfast does not start: %s cannot be kept", st.Bad("error:"), ui.Count(len(ce.Findings), "contract"))
-		p.findings(p.Err, ce.Findings, st)
+		_ = p.findings(p.Err, ce.Findings, st) // there is no other place to say it
 		return
 	}
 	text := err.Error()
