@@ -85,7 +85,9 @@ func Main(args []string, screen *ui.UI) int {
 func (p *program) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "holdfast",
-		Short: "Reliable message handling on NATS and RabbitMQ: handlers in any language, retries that end, dead letters you can look at",
+		Short: "Reliable message handling on NATS and RabbitMQ",
+		Long: `Reliable message handling on NATS and RabbitMQ: handlers in any language, retries
+that end, dead letters you can look at.`,
 		Example: `  holdfast demo                         see it work: no broker, no config
   holdfast run holdfast.yaml            run the handlers of a file
   holdfast dlq list                     what failed for good, and why

@@ -31,7 +31,7 @@ func (p *program) demoCommand() *cobra.Command {
 	var f demoFlags
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "See it work: a broker, a producer, a flaky handler and poison messages, in one command",
+		Short: "See it work: a broker, a flaky handler and poison messages",
 		Long: `Starts a NATS server with JetStream in a temporary directory, publishes orders to
 it, and handles them with a handler that fails now and then. Some orders can never
 be handled: one cannot be decoded, one names a customer who does not exist, one

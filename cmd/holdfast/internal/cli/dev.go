@@ -21,7 +21,7 @@ func (p *program) devCommand() *cobra.Command {
 	var allowRemote bool
 	cmd := &cobra.Command{
 		Use:   "dev [-- COMMAND [ARG...]]",
-		Short: "Run a NATS server with JetStream for development, and a command with it",
+		Short: "Run a NATS server for development, and a command with it",
 		Long: `Starts a NATS server with JetStream inside this process and prints its URL. With a
 command it runs it with NATS_URL and HOLDFAST_BROKER set, passes signals on, and
 ends with it and its exit code.`,

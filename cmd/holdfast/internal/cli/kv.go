@@ -66,7 +66,7 @@ func createHint(err error) error {
 
 func (p *program) kvCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
-		Use: "kv", Short: "Look into key-value buckets of JetStream, write to them, and watch them",
+		Use: "kv", Short: "Look into key-value buckets, write to them, watch them",
 		Example: `  holdfast kv ls                          the buckets
   holdfast kv ls prices                   the keys of one
   holdfast kv put prices tea.green '{"cents": 250}' --create

@@ -20,7 +20,7 @@ import (
 
 func (p *program) objectCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
-		Use: "object", Short: "Look into object stores of JetStream, put and get objects, and watch them",
+		Use: "object", Short: "Look into object stores, put and get objects, watch them",
 		Example: `  holdfast object ls                                the stores
   holdfast object ls files                          the objects of one
   holdfast object put files report.pdf report.pdf --create

@@ -33,7 +33,7 @@ type pauseFlags struct {
 func (p *program) pauseCommand() *cobra.Command {
 	var f pauseFlags
 	cmd := &cobra.Command{
-		Use: "pause NAME", Short: "Keep a subscription from getting messages for a while, in all processes",
+		Use: "pause NAME", Short: "Keep a subscription from getting messages for a while",
 		Long: `Pauses the durable consumer of a subscription: the server hands out nothing until
 the time is over or somebody resumes it, whichever processes run. What is being
 handled goes on. NAME is a subscription of the file, or STREAM/DURABLE.

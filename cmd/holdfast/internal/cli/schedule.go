@@ -112,7 +112,7 @@ func scheduleError(err error, stream string) error {
 
 func (p *program) scheduleCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
-		Use: "schedule", Short: "Let a stream of JetStream keep messages for later, and take such messages back",
+		Use: "schedule", Short: "Let a stream keep messages for later, and take them back",
 		Long: `A message that was published with --at, --after, --every or --cron waits in the
 stream of its subject until the server sends it. The stream must have been told
 once that it may keep such messages.`,

@@ -21,7 +21,7 @@ import (
 func (p *program) spoolCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "spool",
-		Short: "Look at the disk log of a publisher, check it, and send what is left in it",
+		Short: "Look at the disk log of a publisher, and send what is left",
 		Long: `Looks at the directory of a publisher that was given holdfast.Spool(DIR). status,
 list, export and verify change nothing and may run beside the publisher; flush,
 retry and drop take its lock, so the publisher must have ended.`,
