@@ -48,13 +48,15 @@ func watch() (stop func() time.Duration) {
 	wg.Go(func() {
 		timer := time.NewTimer(pause)
 		defer timer.Stop()
-		for last := time.Now(); ; last = time.Now() {
+		last, over := time.Now(), false
+		for !over {
 			select {
 			case <-ended:
-				return
+				over = true // the machine may have been late until now
 			case <-timer.C:
 			}
 			worst = max(worst, time.Since(last)-pause)
+			last = time.Now()
 			timer.Reset(pause)
 		}
 	})
