@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type lanes struct {
 	count  int     // deliveries in lanes, those in a worker's hand included
 	inHand int
 	closed bool
+	suspicion
 }
 
 // lane is guarded by lanes.mu, except for its head, which belongs to the worker
@@ -45,8 +47,10 @@ type lane struct {
 type laneItem struct {
 	delivery transport.Delivery
 	c        judgement
-	keyless  error // why there is no key to file it under
-	begun    bool  // c has been filled in
+	keyless  error  // why there is no key to file it under
+	begun    bool   // c has been filled in
+	seq      uint64 // counts up in the order in which the broker handed them out
+	suspect  bool   // it may end the process, see suspicion
 }
 
 func newLanes(p *pool) *lanes {
@@ -84,11 +88,14 @@ func (l *lanes) put(d transport.Delivery, key string, keyless error) {
 	if keyless != nil {
 		key = "\x00" + d.Message().Position + d.Message().ID
 	}
+	it.suspect = l.p.s.suspects(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return // its lease brings it back
 	}
+	l.seq++
+	it.seq = l.seq
 	ln := l.byKey[key]
 	if ln == nil {
 		ln = &lane{key: key}
@@ -100,6 +107,9 @@ func (l *lanes) put(d transport.Delivery, key string, keyless error) {
 	}
 	ln.items = append(ln.items, it)
 	l.count++
+	if it.suspect {
+		l.suspects++
+	}
 	if len(ln.items) == 1 && !ln.halted {
 		l.enqueueLocked(ln)
 	}
@@ -126,16 +136,18 @@ func (l *lanes) enqueueLocked(ln *lane) {
 func (l *lanes) take() *lane {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.queue) == 0 && !l.closed {
+	next := l.nextLocked()
+	for ; next < 0 && !l.closed; next = l.nextLocked() {
 		l.ready.Wait()
 	}
 	if l.closed {
 		return nil
 	}
-	ln := l.queue[0]
-	l.queue = l.queue[1:]
+	ln := l.queue[next]
+	l.queue = slices.Delete(l.queue, next, next+1)
 	ln.head, ln.taken = ln.items[0], true
 	l.inHand++
+	l.alone = ln.head.suspect
 	return ln
 }
 
@@ -170,6 +182,11 @@ func (l *lanes) goOnLocked(ln *lane) {
 func (l *lanes) putDownLocked(ln *lane) {
 	ln.taken = false
 	l.inHand--
+	if l.suspects > 0 {
+		l.alone = l.alone && !ln.head.suspect
+		l.clearLocked(ln.head)
+		l.ready.Broadcast() // one may wait to be alone
+	}
 }
 
 // park keeps the head, and with it its lane, for d. It returns false when the
@@ -281,6 +298,9 @@ func (w *worker) step(l *lanes, ln *lane) bool {
 		w.counts.received.Add(1)
 		it.begun = true
 		w.s.consider(&it.c, it.delivery)
+		if it.c.verdict.Reason == recovery.CrashLoop && l.excuses() {
+			w.s.excuse(&it.c)
+		}
 		if it.keyless != nil && it.c.verdict.Action == recovery.Handle {
 			it.c.attempt-- // no handler sees it
 			w.s.judge(&it.c, recovery.Permanent(it.keyless))
@@ -298,6 +318,9 @@ func (w *worker) step(l *lanes, ln *lane) bool {
 func (w *worker) finishHead(l *lanes, ln *lane, c *judgement) {
 	defer w.release()
 	w.settle(c)
+	if c.verdict.Reason == recovery.CrashLoop && w.parkFor == 0 && !w.lost.Load() {
+		l.foundKiller()
+	}
 	switch {
 	case w.lost.Load() || w.turns:
 		l.abort(ln)

@@ -47,6 +47,10 @@ func (l *lanes) turnLocked(ln *lane, i int) (rest []*laneItem, first bool) {
 			rest = append(rest, it)
 		}
 	}
+	l.clearLocked(ln.items[i])
+	for _, it := range rest {
+		l.clearLocked(it)
+	}
 	l.count -= len(ln.items) - len(kept)
 	ln.items = kept
 	if i == 0 {
