@@ -143,7 +143,7 @@ func (p *program) askBroker(ctx context.Context, c *config.Config, named config.
 	if found, err = app.Check(ctx); err != nil {
 		return nil, err
 	}
-	found = append(t.found, found...)
+	found = append(t.found, inWords(found)...)
 	if named.URL == "" && c.Broker == "" {
 		return found, nil // the embedded server has no accounts
 	}

@@ -250,12 +250,12 @@ func (p *program) tell(cmd *cobra.Command, err error) {
 	}
 	if ce, ok := errors.AsType[*holdfast.ContractError](err); ok {
 		p.Warnf("%s holdfast does not start: %s cannot be kept", st.Bad("error:"), ui.Count(len(ce.Findings), "contract"))
-		_ = p.findings(p.Err, ce.Findings, st) // there is no other place to say it
+		_ = p.findings(p.Err, inWords(ce.Findings), st) // there is no other place to say it
 		return
 	}
 	text := err.Error()
 	if te, ok := errors.AsType[*transport.Error](err); ok && te.Hint != "" && strings.HasSuffix(text, "; "+te.Hint) {
-		p.Warnf("%s %s\n  %s %s", st.Bad("error:"), ui.Clean(strings.TrimSuffix(text, "; "+te.Hint)), st.Faint("hint:"), ui.Clean(te.Hint))
+		p.Warnf("%s %s\n  %s %s", st.Bad("error:"), ui.Clean(strings.TrimSuffix(text, "; "+te.Hint)), st.Faint("hint:"), ui.Clean(fileWords().Replace(te.Hint)))
 		return
 	}
 	p.Warnf("%s %s", st.Bad("error:"), ui.Clean(text))
