@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -75,9 +76,18 @@ var crowds = map[string]func(*strategist) (rabbitmq.QueueConfig, []holdfast.Opti
 	"classic": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
 		return rabbitmq.QueueConfig{Name: s.Queue, Type: rabbitmq.Classic}, crowded(holdfast.CrashLimit(3))
 	},
+	"ordered": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
+		return rabbitmq.QueueConfig{Name: s.Queue}, crowded(holdfast.CrashLimit(3), holdfast.OrderBy(byOneOfFour))
+	},
 	"reject": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
 		return rabbitmq.QueueConfig{Name: s.Queue}, []holdfast.Option{holdfast.Ack(holdfast.RejectOnError), holdfast.NoDeadLetter(), holdfast.Prefetch(20), holdfast.CrashLimit(3)}
 	},
+}
+
+// byOneOfFour puts what kills into sequence with a fourth of the others.
+func byOneOfFour(m *transport.Message) string {
+	n, _ := strconv.Atoi(m.ID[strings.LastIndexByte(m.ID, '-')+1:]) // 0 for the killer
+	return strconv.Itoa(n % 4)
 }
 
 func crowded(more ...holdfast.Option) []holdfast.Option {
