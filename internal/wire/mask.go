@@ -140,7 +140,7 @@ func (m *masker) quoted(quote byte) bool {
 	if quote == '\'' && m.afterWord() || bytes.IndexByte(m.unclosed, quote) >= 0 {
 		return false
 	}
-	end := closing(rest, quote)
+	end := m.closing(rest, quote)
 	if end < 0 {
 		m.unclosed = append(m.unclosed, quote)
 		return false
@@ -157,8 +157,8 @@ func (m *masker) quoted(quote byte) bool {
 }
 
 // closing returns where the quote ends in s, or -1. An apostrophe inside a word
-// does not end it.
-func closing(s string, quote byte) int {
+// does not end it, nor does one before what will be a mark.
+func (m *masker) closing(s string, quote byte) int {
 	for i := 0; i < len(s); i++ {
 		switch {
 		case s[i] == '\\' && quote != '`':
@@ -168,7 +168,7 @@ func closing(s string, quote byte) int {
 			return i
 		default:
 			r, _ := utf8.DecodeRuneInString(s[i+1:])
-			if i+1 == len(s) || !wordRune(r) && r != mark {
+			if i+1 == len(s) || !wordRune(r) && r != mark && m.special(s[i+1:]) == 0 {
 				return i
 			}
 		}

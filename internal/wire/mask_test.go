@@ -60,7 +60,7 @@ func TestMaskKeepsTheCauseAndHidesTheCase(t *testing.T) {
 func FuzzMask(f *testing.F) {
 	for _, seed := range []string{
 		"qty must be positive, got -3", "5'10\"", "'a'::1", "3,-5--+4", "a \"b\\\" 5\" c",
-		"x@y.z1", "::", "fe80::1%eth0", "\xff'#'#5", "550e8400-e29b-41d4-a716-446655440000z",
+		"x@y.z1", "::", "fe80::1%eth0", "\xff'#'#5", "''::0'", "''.a@b.c'", "550e8400-e29b-41d4-a716-446655440000z",
 	} {
 		f.Add(seed)
 	}
