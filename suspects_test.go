@@ -112,3 +112,68 @@ func TestWhatWaitedBehindAKillerIsNotBuriedWithIt(t *testing.T) {
 		w.idle()
 	})
 }
+
+// TestRedeliveredMessageOfAKeyIsCountedAlone: where attempts are counted in a store,
+// what a process left behind is handled with nothing beside it, so that only what
+// ends the process is counted for that.
+func TestRedeliveredMessageOfAKeyIsCountedAlone(t *testing.T) {
+	t.Parallel()
+	promise(t, func(t *testing.T, w *world) {
+		cfg := memory.QueueConfig{Name: "orders", Subjects: []string{"orders.>"}}
+		var running, most atomic.Int64
+		holdfast.Handle(w.app, w.b.Queue(cfg), func(_ context.Context, m *holdfast.Message[string]) error {
+			now := running.Add(1)
+			defer running.Add(-1)
+			if m.Deliveries > 1 {
+				most.Store(max(most.Load(), now))
+			}
+			w.see(&m.Meta)
+			time.Sleep(100 * time.Millisecond) // virtual
+			return nil
+		}, slow(), holdfast.CountIn(memory.NewCountStore()), holdfast.Concurrency(4), holdfast.Prefetch(20), holdfast.OrderByKey())
+		_, err := w.b.Provision(t.Context(), w.b.Queue(cfg), transportWant("orders"))
+		check.NoError(t, err)
+		w.publishKeyed("a/1", "b/1", "a/2", "c/1")
+		w.died(cfg, 1, 4)
+		w.publishKeyed("d/1", "e/1", "f/1")
+		w.run()
+		w.pass(time.Minute)
+		check.Equal(t, most.Load(), int64(1), "handlers beside one that was there before")
+		check.Equal(t, len(w.seen()), 7)
+		w.idle()
+	})
+}
+
+// TestSuspectDoesNotWaitForEver: a handler that takes long does not keep a suspected
+// message from being handled.
+func TestSuspectDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
+	promise(t, func(t *testing.T, w *world) {
+		cfg := memory.QueueConfig{Name: "orders", Subjects: []string{"orders.>"}}
+		holdfast.Handle(w.app, w.b.Queue(cfg), func(_ context.Context, m *holdfast.Message[string]) error {
+			w.see(&m.Meta)
+			if m.ID == "long/1" {
+				time.Sleep(30 * time.Minute) // virtual
+			}
+			return nil
+		}, slow(), holdfast.Concurrency(4), holdfast.Prefetch(20), holdfast.OrderByKey())
+		_, err := w.b.Provision(t.Context(), w.b.Queue(cfg), transportWant("orders"))
+		check.NoError(t, err)
+		w.publishKeyed("a/1")
+		w.died(cfg, 10, 1)
+		src := w.b.Queue(cfg)
+		rx, err := w.b.Open(t.Context(), src, transportWant("orders"))
+		check.NoError(t, err)
+		_, err = rx.Receive(t.Context()) // it is somebody else's until its lease is over
+		check.NoError(t, err)
+		check.NoError(t, rx.Close(t.Context()))
+		w.publishKeyed("long/1")
+		w.run()
+		w.pass(5 * time.Minute)
+		w.publishKeyed("b/1")
+		w.pass(time.Minute)
+		check.Equal(t, w.ids(), []string{"long/1", "a/1", "b/1"})
+		w.pass(time.Hour)
+		w.idle()
+	})
+}
