@@ -131,7 +131,7 @@ func (d *dialer) jetStream(ctx context.Context) (*jetstream.Transport, error) {
 	if d.js != nil {
 		return d.js, nil
 	}
-	opts := streamOptions(d.conn)
+	opts := append(streamOptions(d.conn), jetstream.WithNATS(patient()))
 	if d.wait {
 		opts = append(opts, jetstream.WaitForBroker())
 	}
@@ -149,7 +149,7 @@ func (d *dialer) natsCore(ctx context.Context) (*natscore.Transport, error) {
 	if d.core != nil {
 		return d.core, nil
 	}
-	opts := coreOptions(d.conn)
+	opts := append(coreOptions(d.conn), natscore.WithNATS(patient()))
 	if d.wait {
 		opts = append(opts, natscore.WaitForBroker())
 	}
@@ -162,6 +162,10 @@ func (d *dialer) natsCore(ctx context.Context) (*natscore.Transport, error) {
 	d.core = core
 	return core, nil
 }
+
+// patient gives a handshake all the time that a connection attempt has: a machine
+// that is busy for two seconds, the default, is no server that is down.
+func patient() nats.Option { return nats.Timeout(connectTimeout) }
 
 // bound limits a connection attempt unless it was told to wait.
 func (d *dialer) bound(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -161,7 +161,7 @@ func (p *program) printChanged(r deadletter.Result) error {
 		all = append(all, c)
 	}
 	return ui.List(p.UI, all, func(c changed) string { return c.DeadID },
-		ui.Column[changed]{Name: "dead id", Whole: true, Value: func(c changed) string { return c.DeadID }},
+		ui.Column[changed]{Name: "dead id", Whole: true, Value: func(c changed) string { return p.short(c.DeadID) }},
 		ui.Column[changed]{Name: "id", Spare: true, Value: func(c changed) string { return c.ID }},
 		ui.Column[changed]{Name: "subscription", Value: func(c changed) string { return c.Subscription }},
 		ui.Column[changed]{Name: "state", Value: func(c changed) string { return c.State }},

@@ -119,6 +119,9 @@ func blockStyle(n *yaml.Node) {
 }
 
 func tabular[T any](u *UI, items []T, columns []Column[T]) error {
+	if len(items) == 0 {
+		return nil // heads alone tell a person nothing
+	}
 	st := u.Styles(true)
 	heads, rows := fit(items, columns, u.Width)
 	for i, h := range heads {
