@@ -25,7 +25,7 @@ func killerApp(ctx context.Context, url string) error {
 	}
 	app := holdfast.New(holdfast.Config{Name: "killer"})
 	holdfast.Handle(app, js.Consumer(jetstream.ConsumerConfig{
-		Stream: "WORK", Subjects: []string{"work.>"}, Durable: "work", Start: jetstream.StartAll(), AckWait: time.Second,
+		Stream: "WORK", Subjects: []string{"work.>"}, Durable: "work", Start: jetstream.StartAll(), AckWait: 5 * time.Second,
 	}), func(_ context.Context, m *holdfast.Message[string]) error {
 		if m.Body == "poison" {
 			os.Exit(1) // no deferred call, no recover, no ack
@@ -75,7 +75,7 @@ func TestKillerMessageIsBuriedAndItsNeighboursAreHandled(t *testing.T) {
 	}
 	go read(p)
 	starts := 1
-	deadline := time.After(2 * time.Minute)
+	deadline := time.After(busy * 2 * time.Minute)
 	for len(handled) < messages-1 || len(graves(t, js)) == 0 {
 		select {
 		case line := <-lines:
@@ -117,7 +117,7 @@ func TestOutageIsWaitedOut(t *testing.T) {
 		return nil
 	}, holdfast.Concurrency(4))
 	runApp(t, app)
-	pub := holdfast.NewPublisher[string](js, jetstream.Subject("work.item"), holdfast.PublishTimeout(time.Minute))
+	pub := holdfast.NewPublisher[string](js, jetstream.Subject("work.item"), holdfast.PublishTimeout(busy*time.Minute))
 	publish := func(from, to int) {
 		t.Helper()
 		for i := from; i <= to; i++ {
@@ -128,6 +128,10 @@ func TestOutageIsWaitedOut(t *testing.T) {
 	}
 	publish(1, 100)
 	eventually(t, 30*time.Second, "100 messages", func() bool { return v.different() == 100 })
+	eventually(t, 30*time.Second, "their acks", func() bool {
+		c, err := js.JetStream().Consumer(t.Context(), "WORK", "work")
+		return err == nil && c.CachedInfo().NumAckPending == 0
+	})
 
 	srv.Stop()
 	eventually(t, 30*time.Second, "health to show the outage", func() bool { return !app.Health().Healthy })

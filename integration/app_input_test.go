@@ -72,7 +72,7 @@ func TestHostileInputEndsAndStopsNobody(t *testing.T) {
 	t.Cleanup(func() { close(released) })
 	app := holdfast.New(holdfast.Config{Name: "hostile", Logger: testLog(t)})
 	holdfast.Handle(app, js.Consumer(jetstream.ConsumerConfig{
-		Stream: "IN", Subjects: []string{"in.>"}, Durable: "in", Start: jetstream.StartAll(), AckWait: 5 * time.Second,
+		Stream: "IN", Subjects: []string{"in.>"}, Durable: "in", Start: jetstream.StartAll(), AckWait: time.Minute,
 	}), func(ctx context.Context, m *holdfast.Message[order]) error {
 		name := strings.TrimPrefix(m.Subject, "in.")
 		v.add(name)
@@ -89,7 +89,7 @@ func TestHostileInputEndsAndStopsNobody(t *testing.T) {
 			}
 		}
 		return nil
-	}, holdfast.Concurrency(3), holdfast.Timeout(300*time.Millisecond),
+	}, holdfast.Concurrency(3), holdfast.Timeout(6*time.Second),
 		holdfast.Retry{Attempts: 2, Backoff: holdfast.Constant(50 * time.Millisecond)})
 	stop := runApp(t, app)
 

@@ -154,7 +154,7 @@ func (c *natsCluster) url() string {
 func (c *natsCluster) leader(js natsjs.JetStream, stream string) (leader int) {
 	c.Helper()
 	eventually(c.T, time.Minute, "a leader of "+stream, func() bool {
-		ctx, cancel := context.WithTimeout(c.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(c.Context(), 10*time.Second)
 		defer cancel()
 		s, err := js.Stream(ctx, stream)
 		if err != nil || s.CachedInfo().Cluster == nil || s.CachedInfo().Cluster.Leader == "" {
@@ -197,7 +197,7 @@ func TestKVInAClusterLosesNothingWhenItsLeaderIsKilled(t *testing.T) {
 	cfg := jetstream.BucketConfig{Bucket: "numbers", Config: &natsjs.KeyValueConfig{Replicas: 3, History: 64}}
 	var kv *jetstream.KV[int]
 	eventually(t, time.Minute, "the bucket", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		var err error
 		kv, err = jetstream.OpenKV[int](ctx, js, cfg)
@@ -208,7 +208,7 @@ func TestKVInAClusterLosesNothingWhenItsLeaderIsKilled(t *testing.T) {
 	}
 	seen := newVisits()
 	app := holdfast.New(holdfast.Config{Name: "watcher", Logger: testLog(t)})
-	holdfast.Handle(app, kv.Watch(jetstream.WatchConfig{Durable: "shop", Start: jetstream.StartAll(), AckWait: 5 * time.Second}),
+	holdfast.Handle(app, kv.Watch(jetstream.WatchConfig{Durable: "shop", Start: jetstream.StartAll(), AckWait: 10 * time.Second}),
 		func(_ context.Context, m *holdfast.Message[jetstream.Entry[int]]) error {
 			if m.Body.Key != "shared" {
 				seen.add(m.Body.Key)

@@ -59,7 +59,7 @@ func TestOrderedInAClusterHasNeitherGapsNorReplays(t *testing.T) {
 	read := 0
 	next := func() {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), busy*time.Minute)
 		defer cancel()
 		d, err := rx.Receive(ctx)
 		if err != nil {
@@ -98,7 +98,7 @@ func TestOrderedInAClusterHasNeitherGapsNorReplays(t *testing.T) {
 // nodeOfConsumer returns the node of the only consumer of a stream, or otherwise
 // when that cannot be said in this moment.
 func (c *natsCluster) nodeOfConsumer(js natsjs.JetStream, stream string, otherwise int) int {
-	ctx, cancel := context.WithTimeout(c.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(c.Context(), 20*time.Second)
 	defer cancel()
 	s, err := js.Stream(ctx, stream)
 	if err != nil {

@@ -27,7 +27,7 @@ func TestParkedMessagesSurviveTheirLeader(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = js.Close(context.Background()) })
 	eventually(t, time.Minute, "the stream", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		_, err := js.JetStream().CreateOrUpdateStream(ctx, natsjs.StreamConfig{Name: "WORK", Subjects: []string{"work.>"}, Replicas: 3})
 		return err == nil

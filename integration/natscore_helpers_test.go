@@ -164,7 +164,7 @@ func coreContains(t testing.TB, text string, parts ...string) {
 // coreStream makes a stream.
 func coreStream(t testing.TB, nc *nats.Conn, name string, subjects ...string) {
 	t.Helper()
-	js, err := nc.JetStream()
+	js, err := nc.JetStream(nats.MaxWait(corePatience))
 	if err != nil {
 		t.Fatal(err)
 	}

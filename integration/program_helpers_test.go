@@ -66,7 +66,7 @@ func holdfastCommand(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), busy*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	var stderr bytes.Buffer
@@ -145,6 +145,10 @@ func startTo(t *testing.T, to *os.File, dir string, env []string, name string, a
 	return p
 }
 
+// busy is how many times as long as a machine with nothing else to do a busy one
+// may take. Only failures take that long.
+const busy = 4
+
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
 // kill ends the process as a power cut would, and waits for it.
@@ -153,7 +157,8 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// terminate asks the process to stop and returns how it ended.
+// terminate asks the process to stop and returns how it ended. A busy machine may
+// take longer than within.
 func (p *process) terminate(t *testing.T, within time.Duration) error {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -162,8 +167,8 @@ func (p *process) terminate(t *testing.T, within time.Duration) error {
 	select {
 	case <-p.done:
 		return p.err
-	case <-time.After(within):
-		t.Fatalf("the process did not end within %v of SIGTERM", within)
+	case <-time.After(busy * within):
+		t.Fatalf("the process did not end within %v of SIGTERM", busy*within)
 		return nil
 	}
 }
@@ -197,15 +202,15 @@ func connect(t *testing.T, url string) *nats.Conn {
 	return nc
 }
 
-// eventually polls until cond holds.
+// eventually polls until cond holds. A busy machine may take longer than within.
 func eventually(t *testing.T, within time.Duration, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(within)
+	deadline := time.Now().Add(busy * within)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s", within, what)
+			t.Fatalf("waited %v for %s", busy*within, what)
 		}
 		<-tick.C
 	}

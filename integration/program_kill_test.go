@@ -72,7 +72,7 @@ func TestKillInMidHandlerLosesNothing(t *testing.T) {
 	t.Parallel()
 	const messages, kills, width = 10_000, 10, 8
 	srv := natstest.Start(t)
-	js, err := jetstream.New(srv.Conn())
+	js, err := jetstream.New(srv.Conn(), jetstream.WithDefaultTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func TestDebiansClientsPublishAndConsumeBesideUs(t *testing.T) {
 	b, dir, name := rabbittest.Shared(t), t.TempDir(), rabbitName()
 	tool := func(command string, args ...string) string {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), busy*time.Minute)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, command, append([]string{"--url=" + b.URL()}, args...)...).CombinedOutput()
 		if err != nil {

@@ -39,7 +39,7 @@ func holdfastEnds(t *testing.T, stdin string, args ...string) ended {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), busy*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	var out, stderr bytes.Buffer

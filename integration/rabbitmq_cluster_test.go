@@ -31,7 +31,7 @@ func TestRabbitMQClusterLosesNothingWhenANodeIsKilled(t *testing.T) {
 	rmq := rabbitConnect(t, urls, rabbitmq.WithReconnectWait(20*time.Millisecond, 500*time.Millisecond), rabbitmq.WithConfirmTimeout(5*time.Second))
 	w := &rabbitWorld{TB: t, b: nodes[0], rmq: rmq, name: "cluster"}
 	rx := w.open(w.queue(nil), 50)
-	young := time.After(2 * time.Second) // see TestRabbitMQLosesNothingWhenTheBrokerIsKilled
+	young := time.After(rabbitGrownUp)
 	back := rabbitEvents(t, rmq, transport.Reconnected)
 	load := startRabbitLoad(w, rx)
 	load.run(func() {
@@ -102,7 +102,7 @@ func quorumLost(t *testing.T, nodes []*rabbittest.Broker) {
 	rx := at.open(src, 10)
 	at.publish("before")
 	at.receiveAck(rx)
-	<-time.After(2 * time.Second) // see above: the queue is young
+	<-time.After(rabbitGrownUp)
 	nodes[1].Kill()
 	nodes[2].Kill()
 	to, m := rabbitmq.QueueAddress(at.name), at.message("without a quorum")
@@ -115,7 +115,7 @@ func quorumLost(t *testing.T, nodes []*rabbittest.Broker) {
 		switch {
 		case err == nil:
 			t.Fatal("a publish without a quorum is reported as stored")
-		case time.Since(begun) > 20*time.Second:
+		case time.Since(begun) > rabbitPatience/3:
 			t.Errorf("the publish took %v", time.Since(begun))
 		case transport.KindOf(err) == transport.Unknown:
 			doubts++
@@ -127,7 +127,7 @@ func quorumLost(t *testing.T, nodes []*rabbittest.Broker) {
 	for at.receiveAck(rx) != m.ID {
 	}
 	at.shut(rx)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), rabbitPatience)
 	defer cancel()
 	if err := rmq.Close(ctx); err != nil {
 		t.Errorf("close: %v", err)

@@ -42,7 +42,7 @@ func (s *strategyTrial) killedByOneOfMany() {
 		}
 		return hasLetter(s)
 	}
-	for end := time.Now().Add(time.Minute); !done(); {
+	for end := time.Now().Add(busy * time.Minute); !done(); {
 		select {
 		case <-s.p.done:
 			if code := s.p.cmd.ProcessState.ExitCode(); code != strategyExit {

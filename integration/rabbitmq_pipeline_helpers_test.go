@@ -250,10 +250,18 @@ func (w *rabbitWorld) empty(queue string) []amqp.Delivery {
 			}
 			all = append(all, d)
 		case <-time.After(time.Second):
-			if w.depth(w.raw(), queue) == 0 {
-				_ = ch.Close()
-				return all
+			if w.depth(w.raw(), queue) > 0 {
+				continue
 			}
+			// What is still on its way comes before the answer to this.
+			if err := ch.Cancel("check", false); err != nil {
+				w.Fatal(err)
+			}
+			for d := range in {
+				all = append(all, d)
+			}
+			_ = ch.Close()
+			return all
 		}
 	}
 }

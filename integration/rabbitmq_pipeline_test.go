@@ -48,9 +48,7 @@ func TestRabbitMQPipelineKeepsOrderWhenTheBrokerIsKilled(t *testing.T) {
 		w.queue(typed(kind))
 		rows[kind] = w.row(w.toQueue)
 	}
-	// A quorum queue of RabbitMQ 3.10 that was declared just before the node is
-	// killed has no leader for ever after.
-	young := time.After(2 * time.Second)
+	young := time.After(rabbitGrownUp)
 	for _, r := range rows {
 		r.start(1 << 40)
 	}
@@ -410,7 +408,7 @@ func (w *rabbitWorld) pipelineAlarm() {
 	short, cancel := context.WithTimeout(w.Context(), time.Second)
 	defer cancel()
 	_ = other.Close(short)
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > rabbitPatience/3 {
 		w.Errorf("End and Close took %v during the alarm", took)
 	}
 	w.b.Ctl(w, "set_vm_memory_high_watermark", "absolute", "4GB")

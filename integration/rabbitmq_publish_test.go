@@ -171,7 +171,7 @@ func TestRabbitMQPoisonPublishFailsAlone(t *testing.T) {
 			var err error
 			// Tried again after a pause, as the engine does: without one all of
 			// them, the culprit among them, would be in flight again at once.
-			for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+			for deadline := time.Now().Add(rabbitPatience); time.Now().Before(deadline); {
 				if err = w.rmq.Publish(w.soon(), rabbitmq.QueueAddress(w.name), m); err == nil || transport.KindOf(err) == transport.Permanent {
 					break
 				}
@@ -191,11 +191,11 @@ func TestRabbitMQPoisonPublishFailsAlone(t *testing.T) {
 // the heartbeat has found out, publishing goes on. Trap 62.
 func TestRabbitMQHalfOpenConnectionIsFoundOut(t *testing.T) {
 	t.Parallel()
-	w := newRabbitWorld(t, rabbittest.Shared(t), rabbitmq.WithHeartbeat(time.Second), rabbitmq.WithConfirmTimeout(2*time.Second))
+	w := newRabbitWorld(t, rabbittest.Shared(t), rabbitmq.WithHeartbeat(5*time.Second), rabbitmq.WithConfirmTimeout(10*time.Second))
 	w.queue(nil)
 	lost := rabbitEvents(t, w.rmq, transport.Disconnected)
 	thaw := w.proxy.Freeze()
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	err := w.rmq.Publish(ctx, rabbitmq.QueueAddress(w.name), w.message("swallowed"))
 	if err == nil || transport.KindOf(err) != transport.Unknown {

@@ -63,7 +63,7 @@ var strategies = map[string]func(*strategist) (rabbitmq.QueueConfig, []holdfast.
 	},
 	"within": func(s *strategist) (rabbitmq.QueueConfig, []holdfast.Option) {
 		return rabbitmq.QueueConfig{Name: s.Queue, Arguments: map[string]any{"x-message-ttl": int64(60_000)}},
-			[]holdfast.Option{holdfast.Retry{Within: time.Second, Backoff: holdfast.Constant(300 * time.Millisecond)}}
+			[]holdfast.Option{holdfast.Retry{Within: 10 * time.Second, Backoff: holdfast.Constant(2500 * time.Millisecond)}}
 	},
 }
 

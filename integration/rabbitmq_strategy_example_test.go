@@ -47,7 +47,7 @@ func TestStrategyExamplesDoWhatTheySay(t *testing.T) {
 			for range c.starts - 1 { // the order ends the process
 				select {
 				case <-s.p.done:
-				case <-time.After(time.Minute):
+				case <-time.After(busy * time.Minute):
 					t.Fatalf("it did not end: %s", s.diary())
 				}
 				s.example(filepath.Join(dir, name), "AMQP_URL="+broker.URL(), "NATS_URL="+nats.URL())

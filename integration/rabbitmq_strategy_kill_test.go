@@ -104,7 +104,7 @@ func (s *strategyTrial) died() {
 		if code := s.p.cmd.ProcessState.ExitCode(); code != strategyExit {
 			s.t.Fatalf("the process ended with %d", code)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(busy * time.Minute):
 		s.t.Fatalf("the process never came to %q:\n%s", s.child.Step, s.diary())
 	}
 }
@@ -148,7 +148,7 @@ func (s *strategyTrial) empty() bool {
 		s.t.Fatal(err)
 	}
 	defer ch.Close()
-	for _, name := range []string{s.child.Queue, s.child.Queue + ".retry.200", s.child.Queue + ".retry.300"} {
+	for _, name := range []string{s.child.Queue, s.child.Queue + ".retry.200", s.child.Queue + ".retry.2500"} {
 		q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
 		if err == nil && q.Messages > 0 {
 			return false

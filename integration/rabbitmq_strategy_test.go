@@ -141,7 +141,7 @@ func (a *rabbitApp) findings(cfg rabbitmq.QueueConfig, opts ...holdfast.Option) 
 // refused runs an app that must not start, and returns its findings.
 func (a *rabbitApp) refused(cfg rabbitmq.QueueConfig, opts ...holdfast.Option) *holdfast.ContractError {
 	a.Helper()
-	ctx, cancel := context.WithTimeout(a.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(a.Context(), busy*time.Minute)
 	defer cancel()
 	app := holdfast.New(holdfast.Config{})
 	holdfast.Handle(app, a.rmq.Queue(cfg), never, opts...)
@@ -327,7 +327,7 @@ func TestCompensationComesBeforeTheAck(t *testing.T) {
 func TestTimeBoundsRetries(t *testing.T) {
 	t.Parallel()
 	a := newRabbitApp(t)
-	cfg := rabbitmq.QueueConfig{Name: a.name, Arguments: amqp.Table{"x-message-ttl": int64(1000)}}
+	cfg := rabbitmq.QueueConfig{Name: a.name, Arguments: amqp.Table{"x-message-ttl": int64(8000)}}
 	if f, ok := a.findings(cfg)[transport.CodeQueueLoses]; !ok || f.Level != transport.LevelWarning {
 		t.Errorf("a time to live is not mentioned: %v", f)
 	}
@@ -336,7 +336,7 @@ func TestTimeBoundsRetries(t *testing.T) {
 	holdfast.Handle(app, a.rmq.Queue(cfg), func(context.Context, *holdfast.Message[string]) error {
 		runs.Add(1)
 		return errors.New("it does not work")
-	}, holdfast.Retry{Within: time.Second, Backoff: holdfast.Constant(250 * time.Millisecond)})
+	}, holdfast.Retry{Within: 8 * time.Second, Backoff: holdfast.Constant(2 * time.Second)})
 	stop := runApp(t, app)
 	a.publish("bad")
 	l := a.dead()
@@ -366,7 +366,7 @@ func TestCounterOutageOnRabbitMQ(t *testing.T) {
 	t.Parallel()
 	a := newRabbitApp(t)
 	srv := redistest.Start(t)
-	client := redis.NewClient(&redis.Options{Addr: srv.Addr(), DialTimeout: time.Second, MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{Addr: srv.Addr(), DialTimeout: 5 * time.Second, MaxRetries: -1})
 	defer client.Close()
 	app := holdfast.New(holdfast.Config{Logger: testLog(t)})
 	v := newVisits()

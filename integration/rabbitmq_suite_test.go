@@ -63,7 +63,7 @@ func rabbitHarness(t testing.TB, b *rabbittest.Broker) transporttest.Harness {
 // rabbitConnect connects and closes with the test.
 func rabbitConnect(t testing.TB, url string, opts ...rabbitmq.Option) *rabbitmq.Transport {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), rabbitPatience)
 	defer cancel()
 	rmq, err := rabbitmq.Connect(ctx, url, opts...)
 	if err != nil {
@@ -94,7 +94,12 @@ func rabbitEvents(t testing.TB, rmq *rabbitmq.Transport, kind transport.EventKin
 }
 
 // rabbitPatience is how long what should happen may take on a busy machine.
-const rabbitPatience = 60 * time.Second
+const rabbitPatience = 3 * time.Minute
+
+// rabbitGrownUp is how long a test lets a quorum queue be before it kills its node:
+// one of RabbitMQ 3.10 that was declared within the last second has no leader for
+// ever after, since the node writes down where its log is too late.
+const rabbitGrownUp = 5 * time.Second
 
 // rabbitAwait returns what ch gives.
 func rabbitAwait[T any](t testing.TB, ch <-chan T, what string) T {

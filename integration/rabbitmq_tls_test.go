@@ -140,7 +140,7 @@ func secureURL(b *rabbittest.Broker, user string, params ...string) string {
 // dialed connects and closes again.
 func dialed(t *testing.T, url string, opts ...rabbitmq.Option) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), rabbitPatience)
 	defer cancel()
 	rmq, err := rabbitmq.Connect(ctx, url, opts...)
 	if err != nil {
