@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ import (
 // exported is a message of a spool with all that belongs to it.
 type exported struct {
 	spooled
-	Address transport.Address   `json:"address"`
+	Address address             `json:"address"`
 	DedupID string              `json:"dedup_id,omitempty"`
 	Header  map[string][]string `json:"header,omitempty"`
 	// NotBefore, Expiry and Priority are those it was published with.
@@ -36,10 +37,16 @@ type exported struct {
 	BodyBase64 []byte `json:"body_base64,omitempty"`
 }
 
+// address is where a message goes, in the words of its transport.
+type address struct {
+	Name string `json:"name"`
+	Key  string `json:"key,omitempty"`
+}
+
 func exportedOf(r spool.Record, reason string) exported {
 	x, body := exported{spooled: spooledOf(r, reason)}, r.Data
 	if to, m, err := sender.Decode(r.Data); err == nil {
-		x.Address, x.DedupID, x.Header, x.NotBefore, x.Priority, body = to, m.DedupID, m.Header, m.NotBefore, m.Priority, m.Body
+		x.Address, x.DedupID, x.Header, x.NotBefore, x.Priority, body = address(to), m.DedupID, m.Header, m.NotBefore, m.Priority, m.Body
 		if m.TTL > 0 {
 			x.Expiry = m.TTL.String()
 		}
@@ -139,7 +146,14 @@ func (p *program) flushSpool(ctx context.Context, dir string, timeout time.Durat
 	timed, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	failed := pub.Flush(timed)
-	st := pub.Stats().Spool
+	stats := pub.Stats()
+	st := stats.Spool
+	if errors.Is(failed, context.DeadlineExceeded) && ctx.Err() == nil {
+		failed = fmt.Errorf("not all of it was sent within %s", timeout)
+		if why := cmp.Or(st.Err, stats.Err); why != nil {
+			failed = fmt.Errorf("%w: %w", failed, why)
+		}
+	}
 	if failed == nil && st.Err != nil {
 		failed = st.Err
 	}
@@ -235,6 +249,9 @@ func (p *program) asides(ctx context.Context, dir string, words []string, all bo
 		seqs = append(seqs, r.Seq)
 		return nil
 	})
+	if err == nil && len(seqs) == 0 {
+		err = ui.Exit(ui.ExitNothing, errors.New("nothing was set aside"))
+	}
 	return seqs, err
 }
 
