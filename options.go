@@ -208,7 +208,8 @@ func Timeout(d time.Duration) Option { return optionFunc(func(s *settings) { s.t
 
 // MaxLease is how long a message is kept at most, through all attempts that
 // follow at once. It is kept to a third of the broker's lease. The default is
-// one hour, or twice the Timeout if that is longer.
+// one hour, or twice the Timeout if that is longer, and less where the broker takes
+// a message back before, as RabbitMQ does after its consumer_timeout.
 func MaxLease(d time.Duration) Option { return optionFunc(func(s *settings) { s.maxLease = d }) }
 
 // MaxAge makes a message that is older when it is received a dead letter,

@@ -120,6 +120,7 @@ func (s *Subscription) plan() plan {
 		Reject:       p.policy.Ack == RejectOnError && p.store == nil,
 		Ordered:      set.orderBy != nil,
 		Reply:        set.reply,
+		Hold:         s.hold(p.policy),
 
 		BrokerRetries: set.brokerRetries,
 		Counted:       set.counts != nil,
@@ -152,6 +153,19 @@ func (s *Subscription) maxLease() time.Duration {
 		return s.settings.maxLease
 	}
 	return max(engine.DefaultMaxLease, 2*s.settings.timeout)
+}
+
+// hold is how long the options let a delivery be in hand.
+func (s *Subscription) hold(p recovery.Policy) time.Duration {
+	hold := max(s.settings.timeout, s.settings.maxLease)
+	if s.settings.orderBy == nil || p.Ack == AckFirst || p.Ack == RejectOnError {
+		return hold
+	}
+	retries := p.MinElapsed(p.Attempts) // it waits in its lane
+	if p.Attempts == 0 {
+		retries = p.Within
+	}
+	return max(hold, retries)
 }
 
 // mayFail reports whether a failure can need a dead letter.

@@ -24,6 +24,7 @@ func (t *Transport) Check(ctx context.Context, src transport.Source, want transp
 	}
 	err = t.admin(ctx, "check", s.cfg.Name, func(a *admin) error {
 		found = append(found, s.warnings(want, a.s.version)...)
+		found = append(found, s.held(want, a.s.version)...)
 		for _, p := range s.places(want, a.s.version) {
 			f, err := a.check(s, p)
 			if err != nil {

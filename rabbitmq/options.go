@@ -28,6 +28,7 @@ type settings struct {
 	wait       bool
 	retryFirst time.Duration
 	retryLimit time.Duration
+	consumer   time.Duration // the broker's consumer_timeout
 	// credentials returns the login for one connection; nil is that of the URL.
 	credentials func(context.Context) (user, password string, err error)
 }
@@ -43,6 +44,7 @@ func defaultSettings() settings {
 		windowSize: 16 << 20,
 		retryFirst: 100 * time.Millisecond,
 		retryLimit: 1500 * time.Millisecond,
+		consumer:   30 * time.Minute,
 	}
 }
 
@@ -105,11 +107,21 @@ func WithReconnectWait(first, limit time.Duration) Option {
 	return func(s *settings) { s.retryFirst, s.retryLimit = first, limit }
 }
 
+// WithConsumerTimeout says what consumer_timeout the broker is configured with, for
+// AMQP does not tell; 0 means that it has none. A delivery that is not settled for so
+// long ends its consumer or its channel, and comes again. Handlers are cancelled
+// before that, and a check refuses a Timeout, a MaxLease or retries in order that
+// need longer. The argument x-consumer-timeout of a queue goes before it, where the
+// server knows that. Default: 30 minutes, as the broker's.
+func WithConsumerTimeout(d time.Duration) Option { return func(s *settings) { s.consumer = d } }
+
 // fault tells what is wrong with the settings, "" for nothing.
 func (s *settings) fault() string {
 	switch {
 	case s.window < 1 || s.windowSize < 1 || s.maxSize < 0 || s.confirm <= 0 || s.retryFirst <= 0 || s.retryLimit < s.retryFirst:
 		return "windows, timeouts and pauses must be positive"
+	case s.consumer < 0:
+		return "a consumer timeout cannot be negative"
 	case s.heartbeat < time.Second:
 		return "a heartbeat takes a second at least"
 	case s.maxSize > mostMessageSize:

@@ -45,6 +45,15 @@ func (v version) unlimited() bool { return v.atLeast(4, 0) }
 // atLeastOnce tells whether quorum queues can dead-letter without losing.
 func (v version) atLeastOnce() bool { return v.atLeast(3, 10) }
 
+// queueTimeouts and consumerTimeouts tell whether a queue, or a consumer, may have a
+// consumer timeout of its own. Older servers take the argument and do nothing.
+func (v version) queueTimeouts() bool    { return v.atLeast(3, 12) }
+func (v version) consumerTimeouts() bool { return v.atLeast(4, 3) }
+
+// timesOut tells whether deliveries of a queue of this type are taken back: from 4.3
+// on only those of quorum queues are.
+func (v version) timesOut(t QueueType) bool { return !v.atLeast(4, 3) || t != Classic && t != Stream }
+
 // quietReturn tells whether a message that is handed back unseen is better
 // nacked than rejected: from 4.3 on a nack does not count towards the queue's
 // delivery limit.

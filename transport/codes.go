@@ -101,6 +101,7 @@ const (
 	CodeAtMostOnce      Code = "HF1612" // dead-lettering at least once needs reject-publish
 	CodeBrokerRetries   Code = "HF1613" // the queue does not bound retries as the program asks for
 	CodeDLXNowhere      Code = "HF1614" // the dead-letter exchange routes nowhere
+	CodeConsumerTimeout Code = "HF1615" // the broker takes a delivery back before the program is done with it
 )
 
 // Findings about a key-value bucket or an object store.

@@ -117,6 +117,10 @@ type Want struct {
 	// broker itself hands one out again so often at most. Zero means that this
 	// is not asked for. Capabilities.Requeues says whether it can be.
 	BrokerRetries int
+	// Hold is how long the program asks that one delivery may be kept in hand: by
+	// its timeouts, or because it waits there for its retries when it is Ordered.
+	// Zero means as long as the broker lets it.
+	Hold time.Duration
 	// Counted: attempts are counted elsewhere, under Message.ID. Where messages
 	// without an ID of their own may share one, the check says so.
 	Counted bool
@@ -161,6 +165,14 @@ type Receiver interface {
 // nor extended within Lease is handed to somebody else.
 type Leased interface {
 	Lease() time.Duration
+}
+
+// Bounded is a Source whose broker takes a delivery back when it was not settled for
+// so long, whatever is said about it meanwhile. The engine cancels a handler before
+// that.
+type Bounded interface {
+	// Bound is how long that is; zero means for ever. It does no I/O.
+	Bound() time.Duration
 }
 
 // Delivery is one hand-over of a message. It has one owner, who settles it

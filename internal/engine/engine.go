@@ -138,6 +138,9 @@ func New(cfg Config) *Subscription {
 	if cfg.MaxLease <= 0 {
 		cfg.MaxLease = DefaultMaxLease
 	}
+	if b, ok := cfg.Source.(transport.Bounded); ok && b.Bound() > 0 {
+		cfg.MaxLease = min(cfg.MaxLease, beforeBound(b.Bound()))
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -154,6 +157,12 @@ func New(cfg Config) *Subscription {
 	}
 	s.grace = newGrace(s.settleCtx)
 	return s
+}
+
+// beforeBound is how long a delivery is kept that its broker takes back after bound:
+// so long that there is time to find out that its handler hangs, and to settle it.
+func beforeBound(bound time.Duration) time.Duration {
+	return bound - min(bound/4, leaseless+hangGrace+settleBudget)
 }
 
 // Name returns the subscription's name.
