@@ -12,14 +12,19 @@ import (
 	"github.com/holdfast-go/holdfast/internal/wire"
 )
 
-// contentID names a message whose sender gave it no ID: the same bytes, sent to
-// the same place at the same time, have the same one. Each such message pays for
+// contentID names a message by what its sender gave it: the same bytes, sent to
+// the same place at the same time and under the same ID, if any, have the same one.
+// It is the ID of a message without one, and the position of one that no holdfast
+// sent. Each such message pays for
 // it: what stands before the body is gathered on the stack.
 func contentID(raw *amqp.Delivery) string {
 	var room [256]byte
 	head := room[:0]
 	for _, s := range [...]string{raw.Exchange, raw.RoutingKey, raw.CorrelationId, raw.Type, raw.ContentType} {
 		head = addSized(head, s)
+	}
+	if raw.MessageId != "" {
+		head = addSized(head, raw.MessageId)
 	}
 	var digits [20]byte
 	head = addSized(head, strconv.AppendInt(digits[:0], raw.Timestamp.Unix(), 10))

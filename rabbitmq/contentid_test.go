@@ -23,4 +23,8 @@ func TestTheNameOfAMessageWithoutIDStaysWhatItWas(t *testing.T) {
 			t.Errorf("it is called %s and was called %s", got, want)
 		}
 	}
+	one, other := &amqp.Delivery{MessageId: "a", Body: []byte("b")}, &amqp.Delivery{MessageId: "b", Body: []byte("b")}
+	if contentID(one) == contentID(other) || contentID(one) == contentID(&amqp.Delivery{Body: []byte("b")}) {
+		t.Error("messages of one content under two IDs are taken for one")
+	}
 }

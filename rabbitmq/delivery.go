@@ -46,10 +46,16 @@ func newDelivery(l *lane, raw amqp.Delivery) *delivery {
 	more := decode(&d.raw, &d.msg)
 	n, exact := more.handed()
 	d.deliveries, d.handed, d.uncounted, d.due = more.before+n, n, !exact, more.due
-	if d.msg.Position == "" && raw.MessageId == "" {
+	switch {
+	case d.msg.Position != "":
+	case raw.MessageId == "":
 		// Nothing tells two messages of one content apart, and to take one for
 		// the other may lose one: a position of this hand-over's own does not.
 		d.msg.Position = l.r.t.nextCopy()
+	default:
+		// A foreign message is known again by its ID and its content. Of two that
+		// have both one is the repetition of the other.
+		d.msg.Position = contentID(&d.raw)
 	}
 	return d
 }
