@@ -322,6 +322,13 @@ func (g *ackLog) giveUp(f *fence) {
 func (g *ackLog) close() {
 	g.mu.Lock()
 	g.closed = true
+	g.mu.Unlock()
+	g.drop()
+}
+
+// drop gives up every ack without a confirmation.
+func (g *ackLog) drop() {
+	g.mu.Lock()
 	left := g.again
 	for _, f := range g.flying {
 		if g.lane.r.t.inbox.forget(f.token) {

@@ -2,9 +2,11 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/holdfast-go/holdfast/transport"
@@ -224,20 +226,63 @@ func (l *lane) restore() error {
 		return seamError("receive", l.address(), err, false)
 	}
 	if !l.sameConsumer(info) {
-		// Somebody made it again, we or another member. What was acked here since
-		// the floor it started from comes again and is skipped, also where the
-		// server never confirmed the ack: the message was handled.
-		l.acks.each(l.acked.add)
-		l.returned.forget()
-		l.replayed.Store(l.acked.last())
-		l.gaps.again(info)
-		l.mu.Lock()
-		l.made = info.Created
-		l.mu.Unlock()
+		if err := l.renewed(l.r.ctx, info); err != nil {
+			return seamError("receive", l.address(), err, false)
+		}
 	}
 	l.returned.learn(info.Config.Metadata, info.AckFloor.Stream)
 	l.lookBack(l.r.ctx, info)
 	return seamError("receive", l.address(), l.r.t.sendError(l.begin()), false)
+}
+
+// renewed takes over a consumer that was made again, by us or by another member.
+// What was acked here since the floor it started from comes again and is skipped,
+// also where the server never confirmed the ack: the message was handled.
+func (l *lane) renewed(ctx context.Context, info *natsjs.ConsumerInfo) error {
+	stream, err := l.r.t.streamInfo(ctx, l.stream)
+	switch {
+	case err == nil:
+		l.noticeAnew(stream)
+	case errors.Is(err, transport.ErrPermission), errors.Is(err, nats.ErrNoResponders):
+		// Whether the stream is another one cannot be known: what was acked may come
+		// twice, and is better than what is never handed out.
+		l.forgetAcks()
+	default:
+		return err
+	}
+	l.acks.each(l.acked.add)
+	l.returned.forget()
+	l.replayed.Store(l.acked.last())
+	l.gaps.again(info)
+	l.mu.Lock()
+	l.made = info.Created
+	l.mu.Unlock()
+	return nil
+}
+
+// noticeAnew compares the stream with the one that was read so far. Of another one
+// nothing was seen, and its sequences are not those that were acked. A stream that
+// was not looked at before is another one if it is younger than the consumer that
+// was on it.
+func (l *lane) noticeAnew(stream *natsjs.StreamInfo) {
+	l.mu.Lock()
+	known := !l.created.IsZero()
+	anew := known && !stream.Created.Equal(l.created) || !known && stream.Created.After(l.made) || stream.State.LastSeq < l.floor
+	l.created = stream.Created
+	if anew {
+		l.floor = 0
+	}
+	l.mu.Unlock()
+	if anew {
+		l.forgetAcks()
+	}
+}
+
+// forgetAcks drops what is known of acks, and those that nobody has confirmed: sent
+// again they would settle other messages.
+func (l *lane) forgetAcks() {
+	l.acks.drop()
+	l.acked.clear()
 }
 
 // recreate makes the consumer again after everything that is known to be acked.
@@ -254,15 +299,10 @@ func (l *lane) recreate(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.noticeAnew(stream)
 	l.mu.Lock()
 	floor := l.floor
-	anew := !l.created.IsZero() && !stream.Created.Equal(l.created) || stream.State.LastSeq < floor
-	l.created = stream.Created
 	l.mu.Unlock()
-	if anew {
-		floor = 0
-		l.acked.clear()
-	}
 	cfg := l.config()
 	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = natsjs.DeliverByStartSequencePolicy, floor+1, nil
 	if l.park { // what is done with is gone, and a work queue takes no other start
