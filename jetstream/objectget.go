@@ -17,6 +17,10 @@ import (
 // getWindow is how many bytes of an object are on their way to its reader.
 const getWindow = 8 << 20
 
+// maxGetChunks are on their way at most, however small the object says they are:
+// what it says may be wrong.
+const maxGetChunks = 64
+
 // maxLinks is how many links are followed from one to the next. Links to links
 // are refused when they are made, and an object may become a link afterwards.
 const maxLinks = 8
@@ -62,6 +66,9 @@ func (s *ObjectStore) Get(ctx context.Context, name string) (*ObjectReader, erro
 		}
 		if link.Name == "" {
 			return nil, transport.Invalid(op, at.at(name), "it is a link to the store %s and not to an object: open that store", link.Bucket)
+		}
+		if !validToken(link.Bucket) {
+			return nil, at.damaged(op, name, "it is a link to %q, which is no name of a store", short(link.Bucket))
 		}
 		name, at = link.Name, at.linked(link.Bucket)
 	}
@@ -115,7 +122,7 @@ func (s *ObjectStore) read(ctx context.Context, info ObjectInfo) *ObjectReader {
 	}
 	o.next, o.stop = iter.Pull2(s.t.scan(o.ctx, scanning{
 		op: "read object", what: s.at(info.Name), stream: s.stream,
-		filters: []string{s.chunkSubject(info.NUID)}, window: int(min(max(getWindow/chunk, 2), scanWindow)),
+		filters: []string{s.chunkSubject(info.NUID)}, window: int(min(max(getWindow/chunk, 2), maxGetChunks)),
 	}))
 	return o
 }
@@ -254,8 +261,10 @@ func (s *ObjectStore) Sweep(ctx context.Context, age time.Duration) (int, error)
 		if err != nil {
 			return 0, err
 		}
-		if time.Since(r.time) > age {
-			candidates = append(candidates, strings.TrimPrefix(r.subject, prefix))
+		// Nobody puts under a name with a wildcard, and to purge it would remove the
+		// bytes of all.
+		if nuid := strings.TrimPrefix(r.subject, prefix); time.Since(r.time) > age && validToken(nuid) {
+			candidates = append(candidates, nuid)
 		}
 	}
 	for r, err := range s.t.scan(ctx, scanning{op: op, what: what, stream: s.stream, filters: []string{s.metaPrefix() + ">"}, last: true}) {

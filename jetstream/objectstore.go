@@ -188,10 +188,11 @@ func (s *ObjectStore) info(ctx context.Context, op, name string) (*ObjectInfo, u
 	return info, r.seq, err
 }
 
-// decode reads what is stored of an object.
+// decode reads what is stored of an object. The name of a version becomes a part of
+// subjects: one with a wildcard would stand for those of other objects.
 func (s *ObjectStore) decode(op string, r stored) (*ObjectInfo, error) {
 	var info ObjectInfo
-	if err := json.Unmarshal(r.data, &info); err != nil || info.NUID == "" {
+	if err := json.Unmarshal(r.data, &info); err != nil || !validToken(info.NUID) {
 		return nil, &transport.Error{Op: op, Address: s.cfg.Bucket + " seq " + fmt.Sprint(r.seq), Kind: transport.Permanent, Err: fmt.Errorf("%w: what is stored of it cannot be read", ErrObjectDamaged)}
 	}
 	info.ModTime = r.time
