@@ -122,10 +122,10 @@ func (d *delivery) readHeader(h transport.Header) {
 		return
 	}
 	if s := h.Get(wire.Subject); s != "" {
-		d.msg.Subject = s
+		d.msg.Subject = wire.Unescape(s)
 	}
 	if p := h.Get(wire.Position); p != "" {
-		d.msg.Position = p
+		d.msg.Position = wire.Unescape(p)
 	}
 	if at, err := time.Parse(time.RFC3339Nano, h.Get(wire.Time)); err == nil {
 		d.msg.Time = at

@@ -6,6 +6,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/holdfast-go/holdfast/internal/check"
+	"github.com/holdfast-go/holdfast/internal/wire"
 )
 
 func TestMessagesWhoseAckSubjectIsUnknownAreNotTakenForOne(t *testing.T) {
@@ -23,4 +24,18 @@ func TestMessagesWhoseAckSubjectIsUnknownAreNotTakenForOne(t *testing.T) {
 	}
 	known := newDelivery(l, &nats.Msg{Subject: "a", Reply: unknown, Header: nats.Header{"Nats-Msg-Id": {"m1"}}})
 	check.Equal(t, known.msg.ID, "m1")
+}
+
+// A redriven copy says in headers where its original came from, escaped where a
+// header could not hold it.
+func TestRedrivenMessagesShowTheSubjectTheyHad(t *testing.T) {
+	t.Parallel()
+	const subject, position = "orders.m\u00fcnchen.100%", "ORDERS \u00fc:7:1"
+	back := newLane(&receiver{t: &Transport{api: "$JS.API."}}, "HOLDFAST_REDRIVE", "billing", 1)
+	back.redrive = true
+	d := newDelivery(back, &nats.Msg{Subject: "holdfast.redrive.billing", Reply: "$JS.ACK.HOLDFAST_REDRIVE.billing.1.1.1.1.0", Header: nats.Header{
+		wire.Subject: {wire.Escape(subject)}, wire.Position: {wire.Escape(position)},
+	}})
+	check.Equal(t, d.msg.Subject, subject)
+	check.Equal(t, d.msg.Position, position)
 }

@@ -38,7 +38,9 @@ func decode(m *nats.Msg) *transport.Message {
 	return out
 }
 
-// fill reads a message of the wire. Its headers are shared, not copied.
+// fill reads a message of the wire. Its headers are shared, not copied. The
+// subject is that of the wire: what an account may publish to is decided by it,
+// and a header that names another one can be forged.
 func fill(out *transport.Message, m *nats.Msg) {
 	h := transport.Header(m.Header)
 	out.ID = firstOf(h.Get(wire.ID), h.Get(nats.MsgIdHdr))
@@ -46,7 +48,7 @@ func fill(out *transport.Message, m *nats.Msg) {
 		// Nothing tells one message from another here, and none comes twice.
 		out.ID = rand.Text()
 	}
-	out.Subject = firstOf(h.Get(wire.Subject), m.Subject)
+	out.Subject = m.Subject
 	out.Key = h.Get(wire.Key)
 	out.ContentType = h.Get(wire.ContentType)
 	out.Resent = h.Get(wire.Resent) != ""

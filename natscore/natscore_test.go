@@ -123,3 +123,12 @@ func TestLookupProblemsAreWarnings(t *testing.T) {
 		t.Errorf("the codes are %v, want %v", codes, want)
 	}
 }
+
+// Permissions decide by the subject, so no header takes its place.
+func TestTheSubjectIsThatOfTheWire(t *testing.T) {
+	t.Parallel()
+	m := decode(&nats.Msg{Subject: "orders.eu.1", Header: nats.Header{"Holdfast-Subject": {"orders.us.1"}}})
+	if m.Subject != "orders.eu.1" {
+		t.Errorf("a header made the subject %q", m.Subject)
+	}
+}
