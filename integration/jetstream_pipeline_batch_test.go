@@ -3,7 +3,6 @@ package integration_test
 import (
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -94,26 +93,7 @@ func TestJetStreamAtomicBatchesKeepOrderOverCuts(t *testing.T) {
 	w.stream(natsjs.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, AllowAtomicPublish: true})
 	const total = 6000
 	f := newFeeder(t, w.ctx, w.js, "orders.a")
-	fed := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-fed:
-				return
-			case <-tick.C:
-				w.kickPublishing()
-			}
-		}
-	})
-	f.feed(total)
-	close(fed)
-	wg.Wait()
-	if len(f.refused) > 0 {
-		t.Fatalf("%d messages were refused: %v", len(f.refused), f.refused)
-	}
+	w.feedOverCuts(f, total)
 	marked := w.storedInOrder("ORDERS", total)
 	messages, batches := w.batched("ORDERS")
 	t.Logf("%d pipelines, %d messages sent again, %d of them stored by then; %d messages in %d batches", f.opened, f.resent, f.resent-marked, messages, batches)

@@ -366,6 +366,43 @@ func (w *jsWorld) kickPublishing() int {
 	return n
 }
 
+// feedOverCuts sends total messages, none of which may be refused, while the
+// connection for publishing is cut again and again, each time when some have got
+// through.
+func (w *jsWorld) feedOverCuts(f *feeder, total uint64) {
+	w.Helper()
+	fed := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(30 * time.Millisecond)
+		defer tick.Stop()
+		for before := 0; ; {
+			select {
+			case <-fed:
+				return
+			case <-tick.C:
+			}
+			if n := f.outcomes(); n > before+50 {
+				before = n
+				w.kickPublishing()
+			}
+		}
+	})
+	f.feed(total)
+	close(fed)
+	wg.Wait()
+	if len(f.refused) > 0 {
+		w.Fatalf("%d messages were refused: %v", len(f.refused), f.refused)
+	}
+}
+
+// outcomes is how many messages have one.
+func (f *feeder) outcomes() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.stored) + len(f.refused)
+}
+
 // impatient makes reconnects of the test's own connection quick.
 func impatient() jetstream.Option {
 	return jetstream.WithNATS(natstest.Patient(), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))

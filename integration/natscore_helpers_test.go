@@ -94,16 +94,25 @@ func coreEventually(t testing.TB, what string, cond func() bool) {
 // everything slow now and then, and what waits for a time of its own is always so.
 func soon(t testing.TB, limit time.Duration, what string, do func()) {
 	t.Helper()
-	const most = 20
-	for i := range most {
+	soonOnce(t, limit, what, func() time.Duration {
 		begin := time.Now()
 		do()
-		if took := time.Since(begin); took < limit {
+		return time.Since(begin)
+	})
+}
+
+// soonOnce is soon for what do measures itself.
+func soonOnce(t testing.TB, limit time.Duration, what string, do func() time.Duration) {
+	t.Helper()
+	var took []time.Duration
+	for range 20 {
+		d := do()
+		if d < limit {
 			return
-		} else if i == most-1 {
-			t.Errorf("%s took %v, and never less than %v", what, took, limit)
 		}
+		took = append(took, d)
 	}
+	t.Errorf("%s never took less than %v: %v", what, limit, took)
 }
 
 // coreEvents collects the events of a transport.

@@ -110,10 +110,12 @@ func (s *Server) Start() {
 	if err != nil {
 		s.tb.Fatalf("natstest: make a server: %v", err)
 	}
+	said := &Complaints{}
+	srv.SetLoggerV2(said, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(ready) {
 		srv.Shutdown()
-		s.tb.Fatalf("natstest: the server did not accept connections within %s", ready)
+		s.tb.Fatalf("natstest: the server did not accept connections within %s: %q", ready, said.All())
 	}
 	s.srv = srv
 }
