@@ -174,6 +174,9 @@ func tellLater(w io.Writer, m published) error {
 func (d *dialer) later(ctx context.Context, pub *holdfast.Publisher[[]byte], to destination, body []byte, codec rawCodec, f publishFlags, opts []holdfast.PublishOption) error {
 	if !f.later.recurs() {
 		if !f.later.moment.IsZero() {
+			if !d.js.Capabilities().Schedules {
+				return transport.Unsupported("publish", to.name, "the server "+d.js.Conn().ConnectedServerVersion()+" keeps no message for later: schedules need nats-server 2.12 or later")
+			}
 			opts = append(opts, holdfast.At(f.later.moment))
 		}
 		return pub.Publish(ctx, body, opts...)
