@@ -2,6 +2,7 @@ package cli
 
 import (
 	"log/slog"
+	"strings"
 
 	"github.com/lmittmann/tint"
 
@@ -38,6 +39,8 @@ func cleanAttr(_ []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue(ui.Clean(v))
 	case error:
 		a.Value = slog.StringValue(ui.Clean(v.Error()))
+	case []string:
+		a.Value = slog.StringValue(ui.Clean(strings.Join(v, "; ")))
 	}
 	return a
 }

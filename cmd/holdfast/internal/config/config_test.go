@@ -384,6 +384,21 @@ func TestTheSchemaAndTheReaderAgree(t *testing.T) {
 	}
 }
 
+// A file from somebody else does nothing to the terminal that shows its errors.
+func TestTheLinesOfAFileDoNothingToTheTerminal(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"brokr: \"\u009b2J\u202e\"\n", "a: \x1b]0;t\x07\n", "subscriptions:\n  - {nam: \"\u009b\t\", x: 1}\n"} {
+		_, err := config.Parse("f", []byte(text), env(), config.Named{})
+		es, ok := errors.AsType[*config.Errors](err)
+		if !ok {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if got := es.Render(config.Paint{}); strings.ContainsAny(got, "\u009b\u202e\x1b\x07\t") {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
 func TestAMisspeltWordFindsItsNeighbour(t *testing.T) {
 	t.Parallel()
 	allowed := []string{"attempts", "backoff", "dead_letter", "retry", "timeout", "within"}

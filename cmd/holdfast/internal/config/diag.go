@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"sort"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -117,7 +118,7 @@ func (e *Errors) excerpt(b *strings.Builder, d Diagnostic, p Paint) {
 		return
 	}
 	for n := max(d.Line-1, 1); n <= d.Line; n++ {
-		text := strings.ReplaceAll(e.lines[n-1], "\t", " ")
+		text := strings.Map(visible, e.lines[n-1])
 		fmt.Fprintf(b, "%s%s\n", p.with(p.Faint, fmt.Sprintf("%5d | ", n)), text)
 	}
 	line := []rune(e.lines[d.Line-1])
@@ -133,6 +134,18 @@ func (e *Errors) excerpt(b *strings.Builder, d Diagnostic, p Paint) {
 		caret += " " + d.Hint
 	}
 	fmt.Fprintf(b, "%s%s%s\n", p.with(p.Faint, "      | "), strings.Repeat(" ", start), p.with(p.Caret, caret))
+}
+
+// visible keeps what a line of the file shows of itself; a tab and what would
+// change the terminal take one column, so that carets stay where they belong.
+func visible(r rune) rune {
+	switch {
+	case r == '\t':
+		return ' '
+	case unicode.IsControl(r) || unicode.Is(unicode.Cf, r):
+		return '\ufffd'
+	}
+	return r
 }
 
 // report collects the errors of one file.

@@ -93,7 +93,7 @@ func (w *walker) origin(v *value) {
 // used refuses a stream that no subscription takes from: nobody would make it.
 func (w *walker) used(file *value, subs []Subscription) {
 	streams := file.get("streams")
-	if url, _ := w.broker(file); streams == nil || FamilyOf(url) == FamilyRabbitMQ {
+	if url, _ := w.broker(file); streams == nil || w.sources || FamilyOf(url) == FamilyRabbitMQ {
 		return
 	}
 	for _, it := range streams.items {
