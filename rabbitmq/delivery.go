@@ -96,7 +96,8 @@ func (d *delivery) AckLater() error {
 // its queue; with a very short one it is held for that long first. With any other
 // a copy of it goes to a retry queue, and the original is acked when the broker
 // has confirmed the copy. Nack returns before that: a copy that is not confirmed
-// is published again, and the original stays unsettled meanwhile.
+// is published again, and the original stays unsettled meanwhile. A message that is
+// too large to be copied is held instead, for half a minute at most.
 func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 	r := d.lane.r
 	if r.src.stream() {

@@ -199,7 +199,7 @@ func (l limits) check(op string, to transport.Address, msg *amqp.Publishing) err
 	if len(msg.Body) > l.body {
 		return &transport.Error{
 			Op: op, Address: where(to), Kind: transport.Permanent, Err: transport.ErrTooLarge,
-			Hint: fmt.Sprintf("the body has %d bytes, and the broker takes %d", len(msg.Body), l.body),
+			Hint: fmt.Sprintf("the body has %d bytes, and the broker is taken to accept %d: send less, or raise its max_message_size and say so with WithMaxMessageSize", len(msg.Body), l.body),
 		}
 	}
 	for _, p := range [...]string{

@@ -140,6 +140,7 @@ func (r *requester) open(ctx context.Context, s *session) (*asking, error) {
 	}
 	made := make(chan *asking, 1)
 	err := within(ctx, func() error {
+		defer close(made)
 		c, err := openAsking(s)
 		if err == nil {
 			made <- c
@@ -147,6 +148,11 @@ func (r *requester) open(ctx context.Context, s *session) (*asking, error) {
 		return err
 	})
 	if err != nil {
+		r.t.attend(func() {
+			if late := <-made; late != nil {
+				_ = late.ch.Close() // nobody waits for it any more
+			}
+		})
 		return nil, err
 	}
 	return r.begin(<-made)

@@ -18,7 +18,7 @@ func (r *receiver) supervise(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.ended(l, gone, why)
+		r.ended(ctx, l, gone, why)
 		if !r.resubscribe(ctx, why) {
 			return
 		}
@@ -26,9 +26,13 @@ func (r *receiver) supervise(ctx context.Context) {
 }
 
 // ended tells what became of a lane.
-func (r *receiver) ended(l *lane, gone bool, why error) {
+func (r *receiver) ended(ctx context.Context, l *lane, gone bool, why error) {
 	if !gone {
-		// Only the consumer is gone: what it gave can still be settled.
+		// Only the consumer is gone: what it gave can still be settled, and what no
+		// handler has seen goes back. Otherwise it would wait for the slowest one.
+		limited, cancel := context.WithTimeoutCause(ctx, 2*returnWait, errTimeout)
+		defer cancel()
+		_ = r.stopLane(limited, l) // whatever is left goes back with the channel
 		l.retire()
 		return
 	}
