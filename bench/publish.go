@@ -129,15 +129,20 @@ func holdPipeline(wide int, withID bool, opts ...jetstream.Option) func(context.
 	}
 }
 
-func pipeThrough(ctx context.Context, j *job, js *jetstream.Transport, wide int, withID bool) error {
-	room := newRoom(wide)
-	p, err := js.OpenPipeline(ctx, func(tag uint64, err error) {
+// outcomes counts what a pipeline tells, and makes room.
+func (j *job) outcomes(room *room) func(tag uint64, err error) {
+	return func(tag uint64, err error) {
 		if err != nil {
 			j.fail(err)
 		}
 		j.tally.hit(tag)
 		room.leave()
-	})
+	}
+}
+
+func pipeThrough(ctx context.Context, j *job, js *jetstream.Transport, wide int, withID bool) error {
+	room := newRoom(wide)
+	p, err := js.OpenPipeline(ctx, j.outcomes(room))
 	if err != nil {
 		return err
 	}

@@ -119,13 +119,7 @@ func holdRabbitPipeline(wide int) func(context.Context, *job) error {
 // come in the order of the messages here.
 func rowThrough(ctx context.Context, j *job, rmq *rabbitmq.Transport, wide int) error {
 	room := newRoom(wide)
-	p, err := rmq.OpenPipeline(ctx, func(tag uint64, err error) {
-		if err != nil {
-			j.fail(err)
-		}
-		j.tally.hit(tag)
-		room.leave()
-	})
+	p, err := rmq.OpenPipeline(ctx, j.outcomes(room))
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func TestJetStreamAdoptedConnectionKeepsItsHandlers(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := &eventLog{}
-	js.Observe(log.add)
+	js.Observe(log.Add)
 	w.server.CutClients()
 	eventually(t, "both heard of the reconnect", func() bool { return back.Load() == 1 && log.count(transport.Reconnected) == 1 })
 	if err := js.Close(w.ctx); err != nil {

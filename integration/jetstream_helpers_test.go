@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/holdfast-go/holdfast/integration/internal/eventlog"
 	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
@@ -77,7 +77,7 @@ func (w *jsWorld) connect(url string, opts ...jetstream.Option) (*jetstream.Tran
 		w.Fatal(err)
 	}
 	log := &eventLog{}
-	js.Observe(log.add)
+	js.Observe(log.Add)
 	w.Cleanup(func() {
 		if err := js.Close(context.Background()); err != nil {
 			w.Logf("close: %v", err)
@@ -196,28 +196,11 @@ func (w *jsWorld) retry(what string, do func(context.Context) error) {
 }
 
 // eventLog keeps the events of a transport.
-type eventLog struct {
-	mu     sync.Mutex
-	events []transport.Event
-}
+type eventLog struct{ eventlog.Log }
 
-func (l *eventLog) add(e transport.Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.events = append(l.events, e)
-}
+func (l *eventLog) count(kind transport.EventKind) int { return len(l.All(kind, "")) }
 
-func (l *eventLog) count(kind transport.EventKind) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for _, e := range l.events {
-		if e.Kind == kind {
-			n++
-		}
-	}
-	return n
-}
+func (l *eventLog) has(kind transport.EventKind) bool { return l.count(kind) > 0 }
 
 // findings returns those with this code.
 func findings(all []transport.Finding, code transport.Code) []transport.Finding {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/deadletter"
+	"github.com/holdfast-go/holdfast/integration/internal/eventlog"
 	"github.com/holdfast-go/holdfast/integration/internal/natstest"
 	"github.com/holdfast-go/holdfast/jetstream"
 	"github.com/holdfast-go/holdfast/transport"
@@ -252,25 +253,25 @@ func TestKVWatchGoesOnAndSaysWhatItMissed(t *testing.T) {
 			w.put("a", 1, 2, 3, 4, 5) // a history of 2 keeps 4 and 5
 			w.put("b", 1, 2, 3, 4)    // and 3 and 4
 			var after watched
-			events := &newsLog{}
+			events := &eventlog.Log{}
 			js := w.dial()
-			js.Observe(events.add)
+			js.Observe(events.Add)
 			stop = w.watch(js, &after, cfg)
 			after.expect(t, map[string]string{"a": "4 5", "b": "3 4"})
-			eventually(t, 30*time.Second, "word of what was missed", func() bool { return events.counted(transport.Compacted) == 5 })
-			if got := events.text(transport.Compacted); !strings.Contains(got, c.text) {
+			eventually(t, 30*time.Second, "word of what was missed", func() bool { return events.Sum(transport.Compacted) == 5 })
+			if got := events.Text(transport.Compacted); !strings.Contains(got, c.text) {
 				t.Errorf("it says %q", got)
 			}
 			stop()
 			// Nothing more is told of a time in which nothing was removed.
-			events = &newsLog{}
+			events = &eventlog.Log{}
 			js = w.dial()
-			js.Observe(events.add)
+			js.Observe(events.Add)
 			stop = w.watch(js, &after, cfg)
 			w.put("a", 6)
 			after.expect(t, map[string]string{"a": "4 5 6"})
 			stop()
-			if got := events.text(transport.Compacted); got != "" && c.keys == nil {
+			if got := events.Text(transport.Compacted); got != "" && c.keys == nil {
 				t.Errorf("it says %q", got)
 			}
 		})
@@ -301,11 +302,11 @@ func TestKVWatchSaysThatRevisionsVanished(t *testing.T) {
 		}
 		return true
 	})
-	events := &newsLog{}
+	events := &eventlog.Log{}
 	js := w.dial()
-	js.Observe(events.add)
+	js.Observe(events.Add)
 	w.watch(js, &s, cfg, holdfast.NoRetry())
-	eventually(t, 30*time.Second, "word of what vanished", func() bool { return events.counted(transport.Compacted) == 2 })
+	eventually(t, 30*time.Second, "word of what vanished", func() bool { return events.Sum(transport.Compacted) == 2 })
 	w.put("a", 2)
 	s.expect(t, map[string]string{"a": "1 2"})
 }
@@ -349,40 +350,4 @@ func (w *kvWorld) settled(stream string) bool {
 		}
 	}
 	return consumers.Err() == nil
-}
-
-// newsLog keeps the events of a transport.
-type newsLog struct {
-	mu     sync.Mutex
-	events []transport.Event
-}
-
-func (l *newsLog) add(e transport.Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.events = append(l.events, e)
-}
-
-func (l *newsLog) counted(kind transport.EventKind) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for _, e := range l.events {
-		if e.Kind == kind {
-			n += e.Count
-		}
-	}
-	return n
-}
-
-func (l *newsLog) text(kind transport.EventKind) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []string
-	for _, e := range l.events {
-		if e.Kind == kind {
-			out = append(out, e.Detail)
-		}
-	}
-	return strings.Join(out, "; ")
 }

@@ -19,7 +19,7 @@ import (
 )
 
 func (w *jsWorld) ordered(change ...func(*jetstream.ConsumerConfig)) transport.Source {
-	return w.source(append([]func(*jetstream.ConsumerConfig){func(c *jetstream.ConsumerConfig) { c.Ordered, c.Durable = true, "" }}, change...)...)
+	return w.source(append([]func(*jetstream.ConsumerConfig){func(c *jetstream.ConsumerConfig) { c.Ordered, c.Durable, c.AckWait = true, "", 0 }}, change...)...)
 }
 
 // What comes is in order, once each and without a gap, whatever happens to the

@@ -3,8 +3,6 @@ package integration_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -227,129 +225,7 @@ func (w *jsWorld) storedInOrder(stream string, total uint64, missing ...uint64) 
 	return resent
 }
 
-// natsProxy stands between clients and a server, and can cut or freeze what goes
-// through it.
-type natsProxy struct {
-	listener net.Listener
-	target   string
-	wg       sync.WaitGroup
-
-	mu     sync.Mutex // guards what follows
-	conns  map[net.Conn]struct{}
-	frozen chan struct{} // not nil while frozen
-	refuse bool
-}
-
-func newNATSProxy(t *testing.T, url string) *natsProxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &natsProxy{listener: l, target: strings.TrimPrefix(url, "nats://"), conns: map[net.Conn]struct{}{}}
-	p.wg.Go(p.accept)
-	t.Cleanup(func() {
-		p.thaw()
-		_ = l.Close()
-		p.setRefuse(true)
-		p.cut()
-		p.wg.Wait()
-	})
-	return p
-}
-
-func (p *natsProxy) url() string { return "nats://" + p.listener.Addr().String() }
-
-func (p *natsProxy) setRefuse(refuse bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.refuse = refuse
-}
-
-// cut ends every connection.
-func (p *natsProxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
-		_ = c.Close()
-	}
-}
-
-// freeze passes nothing on until thaw, with all connections open.
-func (p *natsProxy) freeze() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.frozen = make(chan struct{})
-}
-
-func (p *natsProxy) thaw() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.frozen != nil {
-		close(p.frozen)
-		p.frozen = nil
-	}
-}
-
-func (p *natsProxy) ice() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.frozen
-}
-
-func (p *natsProxy) accept() {
-	for {
-		c, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		p.wg.Go(func() { p.join(c) })
-	}
-}
-
-func (p *natsProxy) join(client net.Conn) {
-	defer client.Close()
-	server, err := net.Dial("tcp", p.target)
-	if err != nil {
-		return
-	}
-	defer server.Close()
-	p.mu.Lock()
-	if p.refuse {
-		p.mu.Unlock()
-		return
-	}
-	p.conns[client], p.conns[server] = struct{}{}, struct{}{}
-	p.mu.Unlock()
-	var wg sync.WaitGroup
-	for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
-		wg.Go(func() {
-			p.pass(pair[0], pair[1])
-			_ = pair[0].Close()
-			_ = pair[1].Close()
-		})
-	}
-	wg.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.conns, client)
-	delete(p.conns, server)
-}
-
-func (p *natsProxy) pass(to io.Writer, from io.Reader) {
-	buf := make([]byte, 16<<10)
-	for {
-		n, err := from.Read(buf)
-		if ice := p.ice(); ice != nil {
-			<-ice
-		}
-		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
-			return
-		}
-	}
-}
-
-// kick makes the server close the connections for publishing.
+// kickPublishing makes the server close the connections for publishing.
 func (w *jsWorld) kickPublishing() int {
 	w.Helper()
 	clients, err := w.server.Server().Connz(nil)

@@ -70,7 +70,7 @@ func (w *jsWorld) pipelineOutage(outages int) time.Duration {
 		opened <- err
 	}()
 	eventually(t, "it is told that there is no connection for publishing", func() bool {
-		return w.events.matching(transport.Disconnected, "publishing") == outages
+		return len(w.events.All(transport.Disconnected, "publishing")) == outages
 	})
 	impatience, cancel := context.WithTimeout(w.ctx, 50*time.Millisecond)
 	defer cancel()
@@ -85,24 +85,12 @@ func (w *jsWorld) pipelineOutage(outages int) time.Duration {
 	took := time.Since(back)
 	q.End(false)
 	eventually(t, "it is told that there is one again", func() bool {
-		return w.events.matching(transport.Reconnected, "publishing") == outages
+		return len(w.events.All(transport.Reconnected, "publishing")) == outages
 	})
 	if err := one(t, w.ctx, w.js, transport.Address{Name: "orders.a"}, numbered(uint64(outages))); err != nil {
 		t.Fatal(err)
 	}
 	return took
-}
-
-func (l *eventLog) matching(kind transport.EventKind, detail string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for _, e := range l.events {
-		if e.Kind == kind && strings.Contains(e.Detail, detail) {
-			n++
-		}
-	}
-	return n
 }
 
 // FAULTS 12: a connection that is open and dead. Sending does not hang for ever,
@@ -111,13 +99,13 @@ func TestJetStreamPipelineOnAHalfOpenConnectionEnds(t *testing.T) {
 	t.Parallel()
 	w := newJSWorld(t)
 	w.stream(natsjs.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
-	proxy := newNATSProxy(t, w.server.URL())
-	js, _ := w.connect(proxy.url(), impatient())
+	proxy := w.server.NewProxy()
+	js, _ := w.connect(proxy.URL(), impatient())
 	f := newFeeder(t, w.ctx, js, "orders.a")
 
 	soonOnce(t, 3*time.Second, "the end of a stuck pipeline", func() time.Duration {
 		stuck := f.openPipe()
-		proxy.freeze()
+		thaw := proxy.Freeze()
 		m := numbered(0)
 		f.mu.Lock()
 		f.open[0] = m
@@ -129,12 +117,12 @@ func TestJetStreamPipelineOnAHalfOpenConnectionEnds(t *testing.T) {
 		stuck.End(true)
 		took := time.Since(began)
 		<-stuck.Done()
-		proxy.thaw()
+		thaw()
 		return took
 	})
 
 	full := f.openPipe()
-	proxy.freeze()
+	thaw := proxy.Freeze()
 	big := &transport.Message{ID: "big", Body: make([]byte, 512<<10)}
 	for tag := uint64(1); full.Err() == nil; tag++ {
 		f.mu.Lock()
@@ -143,7 +131,7 @@ func TestJetStreamPipelineOnAHalfOpenConnectionEnds(t *testing.T) {
 		_ = full.Send(f.to, big, tag) // until a write has waited for too long
 	}
 	<-full.Done()
-	proxy.thaw()
+	thaw()
 
 	// Some of it may arrive after all; what follows still gets its outcome.
 	if err := one(t, w.ctx, js, f.to, numbered(5)); err != nil {

@@ -2,11 +2,7 @@ package integration_test
 
 import (
 	"context"
-	"io"
-	"net"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,38 +111,11 @@ func soonOnce(t testing.TB, limit time.Duration, what string, do func() time.Dur
 	t.Errorf("%s never took less than %v: %v", what, limit, took)
 }
 
-// coreEvents collects the events of a transport.
-type coreEvents struct {
-	mu   sync.Mutex
-	list []transport.Event
-}
-
-func coreWatch(t testing.TB, tr transport.Observable) *coreEvents {
-	e := new(coreEvents)
-	t.Cleanup(tr.Observe(func(ev transport.Event) {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.list = append(e.list, ev)
-	}))
-	return e
-}
-
-// sum returns how many events of a kind came and the sum of their counts.
-func (e *coreEvents) sum(kind transport.EventKind) (events, count int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, ev := range e.list {
-		if ev.Kind == kind {
-			events++
-			count += ev.Count
-		}
-	}
-	return events, count
-}
-
-func (e *coreEvents) has(kind transport.EventKind) bool {
-	n, _ := e.sum(kind)
-	return n > 0
+// coreWatch collects the events of a transport.
+func coreWatch(t testing.TB, tr transport.Observable) *eventLog {
+	log := &eventLog{}
+	t.Cleanup(tr.Observe(log.Add))
+	return log
 }
 
 // coreFinding returns the finding with a code, which must be there.
@@ -180,77 +149,4 @@ func coreStream(t testing.TB, nc *nats.Conn, name string, subjects ...string) {
 	if _, err := js.AddStream(&nats.StreamConfig{Name: name, Subjects: subjects}); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// coreProxy forwards connections to a server until it is told to swallow
-// everything, as a network that went away without a word.
-type coreProxy struct {
-	listener net.Listener
-	hole     atomic.Bool
-
-	mu    sync.Mutex // guards conns
-	conns []net.Conn
-}
-
-func coreNewProxy(t testing.TB, s *natstest.Server) *coreProxy {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &coreProxy{listener: l}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp4", strings.TrimPrefix(s.URL(), "nats://"))
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			p.mu.Lock()
-			p.conns = append(p.conns, client, server)
-			p.mu.Unlock()
-			wg.Go(func() { p.forward(client, server) })
-			wg.Go(func() { p.forward(server, client) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.heal()
-		wg.Wait()
-	})
-	return p
-}
-
-// heal ends what was swallowed with its connections, and forwards new ones.
-func (p *coreProxy) heal() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.conns {
-		_ = c.Close()
-	}
-	p.conns = nil
-	p.hole.Store(false)
-}
-
-func (p *coreProxy) url() string { return "nats://" + p.listener.Addr().String() }
-
-func (p *coreProxy) forward(from, to net.Conn) {
-	_, _ = io.Copy(coreSwallow{p, to}, from)
-}
-
-type coreSwallow struct {
-	p  *coreProxy
-	to net.Conn
-}
-
-func (s coreSwallow) Write(b []byte) (int, error) {
-	if s.p.hole.Load() {
-		return len(b), nil
-	}
-	return s.to.Write(b)
 }

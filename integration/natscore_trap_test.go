@@ -226,9 +226,9 @@ func TestCorePublishIsNeverConfirmedByABrokenLink(t *testing.T) {
 func TestCorePublishIsNotConfirmedByTheNextConnection(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t)
-	p := coreNewProxy(t, s)
-	tr := coreConnect(t, p.url())
-	p.hole.Store(true)
+	p := s.NewProxy()
+	tr := coreConnect(t, p.URL())
+	heal := p.Swallow()
 	const n = 50
 	var wg sync.WaitGroup
 	for range n {
@@ -240,7 +240,7 @@ func TestCorePublishIsNotConfirmedByTheNextConnection(t *testing.T) {
 		})
 	}
 	coreEventually(t, "all are written", func() bool { return tr.Conn().Stats().OutMsgs == n })
-	p.heal()
+	heal()
 	wg.Wait()
 	coreEventually(t, "the connection is back", tr.Conn().IsConnected)
 	corePublish(t, tr, "a", "x")
@@ -249,10 +249,10 @@ func TestCorePublishIsNotConfirmedByTheNextConnection(t *testing.T) {
 func TestCorePublishIntoABlackHoleIsNotConfirmed(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t)
-	p := coreNewProxy(t, s)
-	tr := coreConnect(t, p.url())
+	p := s.NewProxy()
+	tr := coreConnect(t, p.URL())
 	corePublish(t, tr, "a", "x")
-	p.hole.Store(true)
+	p.Swallow()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	const n = 100
@@ -319,12 +319,11 @@ func TestCoreConnectionClosedForGoodIsMadeAnew(t *testing.T) {
 		corePublish(t, tr, "a", "again")
 		coreReceive(t, rx)
 	}
-	if n, _ := events.sum(transport.ConnectionLost); n != 2 {
+	if n := events.count(transport.ConnectionLost); n != 2 {
 		t.Errorf("%d losses are reported", n)
 	}
 	coreEventually(t, "both returns are reported", func() bool {
-		n, _ := events.sum(transport.Reconnected)
-		return n == 2
+		return events.count(transport.Reconnected) == 2
 	})
 }
 
@@ -372,14 +371,13 @@ func TestCoreCountsEveryDroppedMessage(t *testing.T) {
 				t.Fatal(err)
 			}
 			coreEventually(t, "90 drops are reported", func() bool {
-				_, n := events.sum(transport.Dropped)
-				return n >= 90
+				return events.Sum(transport.Dropped) >= 90
 			})
 			for range 10 {
 				coreReceive(t, rx)
 			}
 			coreClose(t, rx.Close)
-			if _, n := events.sum(transport.Dropped); n != 90 {
+			if n := events.Sum(transport.Dropped); n != 90 {
 				t.Errorf("%d of 90 drops were counted", n)
 			}
 		})
@@ -399,7 +397,7 @@ func TestCoreCloseReportsWhatNoHandlerSaw(t *testing.T) {
 		coreReceive(t, rx)
 	}
 	coreClose(t, rx.Close)
-	if _, n := events.sum(transport.Dropped); n != 95 {
+	if n := events.Sum(transport.Dropped); n != 95 {
 		t.Errorf("%d unhandled messages were reported and 95 were left", n)
 	}
 	if _, err := rx.Receive(t.Context()); !errors.Is(err, transport.ErrClosed) {

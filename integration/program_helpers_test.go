@@ -59,23 +59,15 @@ func child(app func(context.Context, string) error, setting string) int {
 	return 0
 }
 
-// holdfastCommand runs a command of the program to its end and returns its output.
+// holdfastCommand runs a command of the program that must succeed, and returns its
+// output.
 func holdfastCommand(t *testing.T, args ...string) string {
 	t.Helper()
-	path, err := program()
-	if err != nil {
-		t.Fatal(err)
+	e := holdfastEnds(t, "", args...)
+	if e.code != 0 {
+		t.Fatalf("holdfast %s: exit code %d\n%s%s", strings.Join(args, " "), e.code, e.out, e.stderr)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), busy*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("holdfast %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.String())
-	}
-	return string(out)
+	return e.out
 }
 
 // process is a command in the background, whose output goes to the test's log

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/holdfast-go/holdfast/integration/internal/netproxy"
 	"github.com/holdfast-go/holdfast/internal/freeport"
 )
 
@@ -170,6 +171,18 @@ func (s *Server) CutClients() {
 		_ = s.srv.DisconnectClientByID(c.Cid)
 	}
 }
+
+// Proxy stands between clients and the server.
+type Proxy struct{ *netproxy.Proxy }
+
+// NewProxy starts a proxy in front of the server. It ends with the test.
+func (s *Server) NewProxy() *Proxy {
+	s.tb.Helper()
+	return &Proxy{netproxy.Start(s.tb, fmt.Sprintf("%s:%d", s.opts.Host, s.opts.Port))}
+}
+
+// URL is what a client connects to.
+func (p *Proxy) URL() string { return "nats://" + p.Addr() }
 
 // Server returns the running server, or nil.
 func (s *Server) Server() *server.Server { return s.srv }
