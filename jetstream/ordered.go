@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,27 +25,14 @@ import (
 // Its only goroutine runs one session after another. A failed message is kept
 // here and handed out again before anything later.
 type ordered struct {
-	t       *Transport
-	src     *source
-	want    transport.Want
-	address string
-	window  int64
+	t    *Transport
+	src  *source
+	want transport.Want
+	*orderedRow
 
-	out      chan *orderedDelivery // room for window, so a session never waits
-	inUse    atomic.Int64          // asked for, buffered or unsettled
-	freed    chan struct{}         // capacity 1: a place came free
-	trouble  chan struct{}         // capacity 1: the connection came or went
-	returned chan struct{}         // capacity 1: look at back
-	session  atomic.Pointer[orderedSession]
-
-	mu   sync.Mutex         // guards what follows; nothing else is locked under it
-	back []*orderedDelivery // given back, the oldest first
-
-	// Of the goroutine alone.
-	begun   bool      // a consumer was made
-	last    uint64    // the last sequence taken, or before the start
-	created time.Time // of the stream
-	behind  time.Time // since when the stream ends before what was read
+	trouble chan struct{} // capacity 1: the connection came or went
+	session atomic.Pointer[orderedSession]
+	behind  time.Time // since when the stream ends before what was read; of the goroutine alone
 
 	halted  chan struct{}
 	halting sync.Once
@@ -73,17 +59,19 @@ var errBehind = errors.New("the stream ends before what was read from it")
 var errSession = errors.New("the consumer is made again")
 
 func (t *Transport) openOrdered(ctx context.Context, s *source, want transport.Want) (transport.Receiver, error) {
-	window := int64(max(want.Window(), minOrderedWindow))
 	r := &ordered{
-		t: t, src: s, want: want, address: s.address(), window: window,
-		out: make(chan *orderedDelivery, window), freed: make(chan struct{}, 1), trouble: make(chan struct{}, 1), returned: make(chan struct{}, 1),
-		halted: make(chan struct{}),
+		t: t, src: s, want: want, orderedRow: s.left.take(want.Subscription),
+		trouble: make(chan struct{}, 1), halted: make(chan struct{}),
+	}
+	if r.orderedRow == nil {
+		r.orderedRow = newOrderedRow(s.address(), max(want.Window(), minOrderedWindow))
 	}
 	// Sessions outlive the context of Open and end with the receiver.
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	first, err := r.begin(ctx)
 	if err != nil {
 		r.cancel()
+		s.left.put(want.Subscription, r.orderedRow)
 		return nil, openError(s.address(), err)
 	}
 	if err := t.register(r); err != nil {
@@ -298,15 +286,17 @@ func (s *orderedSession) arrive(m *nats.Msg) error {
 	if d.order != s.order+1 || d.seq <= s.r.last {
 		return errSession // something was lost on the way
 	}
+	if !d.marker {
+		select {
+		case s.r.out <- &orderedDelivery{d: d, r: s.r.orderedRow, deliveries: 1}:
+		default:
+			return errSession // more than was asked for
+		}
+	}
 	s.order, s.r.last = d.order, d.seq
 	s.outstanding--
 	if d.marker {
 		s.r.inUse.Add(-1)
-		return nil
-	}
-	select {
-	case s.r.out <- &orderedDelivery{d: d, r: s.r, deliveries: 1}: // there is room for the window
-	case <-s.r.halted:
 	}
 	return nil
 }
@@ -379,29 +369,6 @@ func (r *ordered) wait(ctx context.Context, back time.Duration) (transport.Deliv
 	return nil, nil
 }
 
-// takeBack returns the oldest message that was given back, or how long it waits.
-func (r *ordered) takeBack() (*orderedDelivery, time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.back) == 0 {
-		return nil, 0
-	}
-	first := r.back[0]
-	if wait := time.Until(first.due); wait > 0 {
-		return nil, wait
-	}
-	r.back = r.back[1:]
-	return first, 0
-}
-
-func (r *ordered) giveBack(d *orderedDelivery) {
-	r.mu.Lock()
-	at, _ := slices.BinarySearchFunc(r.back, d, func(a, b *orderedDelivery) int { return int(int64(a.d.seq) - int64(b.d.seq)) })
-	r.back = slices.Insert(r.back, at, d)
-	r.mu.Unlock()
-	signal(r.returned)
-}
-
 func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -410,11 +377,15 @@ func signal(ch chan struct{}) {
 }
 
 // Close implements transport.Receiver. There is nothing to hand back: the server
-// keeps no count of what was taken.
+// keeps no count of what was taken. What a receiver that failed has not handed out
+// is left to the next one of its subscription.
 func (r *ordered) Close(context.Context) error {
 	r.halt(&transport.Error{Op: "receive", Address: r.address, Err: transport.ErrClosed})
 	r.wg.Wait()
 	r.t.unregister(r)
+	if !errors.Is(r.reason, transport.ErrClosed) {
+		r.src.left.put(r.want.Subscription, r.orderedRow)
+	}
 	return nil
 }
 

@@ -15,7 +15,7 @@ import (
 // the last message taken.
 func TestOrderedSessionEndsAtAGap(t *testing.T) {
 	t.Parallel()
-	r := &ordered{out: make(chan *orderedDelivery, 8), halted: make(chan struct{})}
+	r := &ordered{orderedRow: newOrderedRow("S", 8), halted: make(chan struct{})}
 	s := &orderedSession{r: r, lane: &lane{stream: "S", consumer: "c"}, outstanding: 8}
 	arrive := func(seq, order int) error {
 		reply := fmt.Sprintf("$JS.ACK.S.c.1.%d.%d.%d.0", seq, order, time.Now().UnixNano())

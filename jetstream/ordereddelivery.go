@@ -13,7 +13,7 @@ import (
 // server: settling it makes room for another.
 type orderedDelivery struct {
 	d          *delivery
-	r          *ordered
+	r          *orderedRow
 	deliveries int
 	due        time.Time
 	state      atomic.Uint32

@@ -161,6 +161,8 @@ type source struct {
 
 	// watch is set where the source is a watch of a bucket or an object store.
 	watch *watch
+	// left is what receivers of an ordered source that failed have not handed out.
+	left leftRows
 	// plan is what the last check found that the stream does not store yet and
 	// Provision is to make it store; nil when there is nothing.
 	plan atomic.Pointer[[]string]
@@ -190,14 +192,12 @@ func (t *Transport) Consumer(cfg ConsumerConfig) transport.Source {
 		c := *cfg.Consumer
 		cfg.Consumer = &c
 	}
-	if cfg.AckWait == 0 {
-		cfg.AckWait = defaultAckWait
+	if !cfg.Ordered {
+		fill(&cfg.AckWait, defaultAckWait)
+		fill(&cfg.MaxAckPending, defaultMaxAckPending)
 	}
-	if cfg.MaxAckPending == 0 {
-		cfg.MaxAckPending = defaultMaxAckPending
-	}
-	if cfg.InactiveThreshold == 0 {
-		cfg.InactiveThreshold = defaultInactive
+	if cfg.Durable == "" {
+		fill(&cfg.InactiveThreshold, defaultInactive)
 	}
 	return t.source(cfg)
 }
@@ -339,6 +339,21 @@ func (s *source) faults() []string {
 	}
 	if s.cfg.AckWait < 0 || s.cfg.MaxAckPending < -1 || s.cfg.Replicas < 0 || s.cfg.InactiveThreshold < 0 {
 		add("AckWait, MaxAckPending, Replicas and InactiveThreshold cannot be negative")
+	}
+	return append(faults, s.ignored()...)
+}
+
+// ignored lists what would have no effect.
+func (s *source) ignored() []string {
+	var faults []string
+	if s.cfg.Ordered && (s.cfg.AckWait != 0 || s.cfg.MaxAckPending != 0) {
+		faults = append(faults, "an ordered consumer has no acks: AckWait and MaxAckPending are not for it")
+	}
+	if s.cfg.Durable != "" && s.cfg.InactiveThreshold != 0 {
+		faults = append(faults, "InactiveThreshold is for a consumer without a durable name, and Durable is "+quote(s.cfg.Durable))
+	}
+	if sc := s.cfg.StreamConfig; sc != nil && s.cfg.Storage != natsjs.FileStorage && s.cfg.Storage != sc.Storage {
+		faults = append(faults, "Storage is for a stream without a StreamConfig, and the StreamConfig says "+sc.Storage.String())
 	}
 	return faults
 }
