@@ -2,6 +2,8 @@ package jetstream
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -88,5 +90,25 @@ func applyOptions(opts []Option) (settings, error) {
 	if set.domain != "" && set.apiPrefix != "" {
 		return set, transport.Invalid("configure jetstream", set.domain, "Domain and APIPrefix exclude each other")
 	}
+	if fault := set.fault(); fault != "" {
+		return set, transport.Invalid("configure jetstream", "", "%s", fault)
+	}
 	return set, nil
+}
+
+// fault says what can never work among numbers and names, or nothing.
+func (s settings) fault() string {
+	switch {
+	case s.pubTimeout <= 0:
+		return fmt.Sprintf("PublishTimeout is %s, within which nothing can be confirmed", s.pubTimeout)
+	case s.dead.Replicas < 0 || s.park.Replicas < 0:
+		return "the Replicas of DeadLetters and Parking cannot be negative"
+	case s.dead.Duplicates < 0:
+		return fmt.Sprintf("the Duplicates of DeadLetters are %s; they cannot be negative", s.dead.Duplicates)
+	case s.domain != "" && !validName(s.domain):
+		return "the Domain " + quote(s.domain) + " has a space, '.', '*', '>', '/' or '\\'"
+	case s.apiPrefix != "" && natsconn.CheckSubject("", strings.TrimSuffix(s.apiPrefix, ".")) != nil:
+		return "the APIPrefix " + quote(s.apiPrefix) + " is no subject"
+	}
+	return ""
 }

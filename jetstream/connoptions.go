@@ -7,7 +7,8 @@ import (
 )
 
 // The options of a connection are the same, word for word, in packages natscore
-// and jetstream.
+// and jetstream. One that is given nothing, such as the value of a variable of the
+// environment that is not set, is refused.
 
 // connection is an option of the connection itself, for Connect only.
 func connection(set func(*natsconn.Config)) Option {
@@ -24,30 +25,33 @@ func WithName(name string) Option { return connection(func(c *natsconn.Config) {
 // WithInboxPrefix replaces "_INBOX" in the subjects that replies come to, for
 // accounts that may not subscribe to those.
 func WithInboxPrefix(prefix string) Option {
-	return connection(func(c *natsconn.Config) { c.InboxPrefix = prefix })
+	return connection(func(c *natsconn.Config) { c.Given("WithInboxPrefix", prefix); c.InboxPrefix = prefix })
 }
 
 // WithUser logs in with a user and a password, in place of those in the URL.
 func WithUser(user, password string) Option {
-	return connection(func(c *natsconn.Config) { c.Auth.User, c.Auth.Password = user, password })
+	return connection(func(c *natsconn.Config) {
+		c.Given("WithUser", user, password)
+		c.Auth.User, c.Auth.Password = user, password
+	})
 }
 
 // WithToken logs in with a token.
 func WithToken(token string) Option {
-	return connection(func(c *natsconn.Config) { c.Auth.Token = token })
+	return connection(func(c *natsconn.Config) { c.Given("WithToken", token); c.Auth.Token = token })
 }
 
 // WithNKeyFile logs in with the nkey whose seed is in a file. The file is read
 // for every connection: a seed that was replaced is in use after the next
 // reconnect.
 func WithNKeyFile(file string) Option {
-	return connection(func(c *natsconn.Config) { c.Auth.NKeyFile = file })
+	return connection(func(c *natsconn.Config) { c.Given("WithNKeyFile", file); c.Auth.NKeyFile = file })
 }
 
 // WithCredsFile logs in with the JWT and the seed in a credentials file, as nsc
 // writes it. The file is read for every connection.
 func WithCredsFile(file string) Option {
-	return connection(func(c *natsconn.Config) { c.Auth.CredsFile = file })
+	return connection(func(c *natsconn.Config) { c.Given("WithCredsFile", file); c.Auth.CredsFile = file })
 }
 
 // WithContext takes what is not given otherwise from a context of the nats
@@ -66,14 +70,17 @@ func WithContext(name string) Option {
 // for every connection. TLS is of version 1.2 at least, and the name of the
 // host is always checked.
 func WithCA(files ...string) Option {
-	return connection(func(c *natsconn.Config) { c.TLS.CAs = files })
+	return connection(func(c *natsconn.Config) { c.Given("WithCA", files...); c.TLS.CAs = files })
 }
 
 // WithClientCert names the files, in PEM, of the certificate that the program
 // shows to the server and of its key; it asks for TLS. They are read for every
 // connection: files that were replaced are in use after the next reconnect.
 func WithClientCert(certFile, keyFile string) Option {
-	return connection(func(c *natsconn.Config) { c.TLS.Cert, c.TLS.Key = certFile, keyFile })
+	return connection(func(c *natsconn.Config) {
+		c.Given("WithClientCert", certFile, keyFile)
+		c.TLS.Cert, c.TLS.Key = certFile, keyFile
+	})
 }
 
 // WithTLSFirst makes the TLS handshake before the server has said anything, for

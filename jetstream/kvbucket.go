@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -252,17 +251,12 @@ func (s *store) make(ctx context.Context) (*natsjs.StreamInfo, error) {
 }
 
 func (s *store) update(ctx context.Context, have natsjs.StreamConfig) (*natsjs.StreamInfo, error) {
-	next := s.want
-	next.Metadata = maps.Clone(have.Metadata)
-	if next.Metadata == nil {
-		next.Metadata = map[string]string{}
-	}
-	maps.Copy(next.Metadata, s.want.Metadata)
+	next := wantedStream(have, s.want, nil, true)
 	info, err := s.t.updateStream(ctx, next)
 	if err != nil {
 		return nil, seamError("open", s.what, err, true)
 	}
-	if diff := diffStream(s.want, info.Config); len(diff) > 0 {
+	if diff := diffStream(next, info.Config); len(diff) > 0 {
 		return nil, s.dropped(diff)
 	}
 	return info, nil

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,7 +33,10 @@ func (t *Transport) Open(ctx context.Context, src transport.Source, want transpo
 		return t.openOrdered(ctx, s, want)
 	}
 	r := newReceiver(t, s, want)
-	r.takeParked(ctx)
+	if err := r.takeParked(ctx); err != nil {
+		r.cancel()
+		return nil, openError(t.parkStream(), err)
+	}
 	info, err := r.prepare(ctx)
 	if err != nil {
 		return nil, err
@@ -85,22 +89,28 @@ func newReceiver(t *Transport, s *source, want transport.Want) *receiver {
 }
 
 // takeParked adds the lane of what was parked: where messages may be, and where
-// some may have been left by a policy of before.
-func (r *receiver) takeParked(ctx context.Context) {
+// some may have been left by a policy of before. That it cannot be known is no
+// error where the account may not ask: then it never parked.
+func (r *receiver) takeParked(ctx context.Context) error {
 	s := r.src
 	r.parks = s.parks(r.want)
 	if !r.parks {
 		if s.watch != nil || s.cfg.Durable == "" {
-			return
+			return nil
 		}
-		if _, err := r.t.consumerInfo(ctx, r.t.parkStream(), s.parkName()); err != nil {
-			return
+		switch _, err := r.t.consumerInfo(ctx, r.t.parkStream(), s.parkName()); {
+		case err == nil:
+		case streamMissing(err), consumerMissing(err), errors.Is(err, transport.ErrPermission), errors.Is(err, nats.ErrNoResponders):
+			return nil
+		default:
+			return err
 		}
 	}
 	l := newLane(r, r.t.parkStream(), s.parkName(), max(r.want.Window()/4, 2))
 	l.park = true
 	l.in = make(chan *nats.Msg, 64+2*l.window)
 	r.lanes, r.parked = append(r.lanes, l), l
+	return nil
 }
 
 func newLane(r *receiver, stream, consumer string, window int) *lane {

@@ -18,8 +18,8 @@ import (
 // says so with HF1115. It needs a server of version 2.11; an older one is
 // ErrUnsupported.
 func (t *Transport) Pause(ctx context.Context, src transport.Source, until time.Time) error {
-	if until.IsZero() {
-		return transport.Invalid("pause", src.String(), "a pause needs an end")
+	if !until.After(time.Now()) {
+		return transport.Invalid("pause", src.String(), "a pause needs an end that is to come, and %s is over; Resume ends one", until.Format(time.RFC3339))
 	}
 	return t.pause(ctx, "pause", src, until)
 }

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -60,13 +61,8 @@ func newRescuer(l *lane) *rescuer {
 // at once when nothing can be left behind.
 func (s *rescuer) run() {
 	r := s.lane.r
-	info, err := r.t.consumerInfo(r.ctx, s.lane.stream, s.lane.consumer)
-	stream, err2 := r.t.streamInfo(r.ctx, s.lane.stream)
-	if err != nil || err2 != nil {
-		return
-	}
-	queue := stream.Config.Retention == natsjs.WorkQueuePolicy
-	if info.Config.MaxDeliver <= 0 && !queue {
+	limited, queue := s.situation()
+	if !limited && !queue {
 		return
 	}
 	subject := "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + s.lane.stream + "." + s.lane.consumer
@@ -100,6 +96,24 @@ func (s *rescuer) run() {
 		}
 		if next, ok := s.release(time.Now()); ok {
 			due.Reset(time.Until(next))
+		}
+	}
+}
+
+// situation tells whether the consumer has a delivery limit, and whether its stream
+// is a work queue. It asks until there is an answer, or the account may not ask.
+func (s *rescuer) situation() (limited, queue bool) {
+	r := s.lane.r
+	for pause := reviveMin; ; pause = min(2*pause, reviveMax) {
+		info, err := r.t.consumerInfo(r.ctx, s.lane.stream, s.lane.consumer)
+		if err == nil {
+			var stream *natsjs.StreamInfo
+			if stream, err = r.t.streamInfo(r.ctx, s.lane.stream); err == nil {
+				return info.Config.MaxDeliver > 0, stream.Config.Retention == natsjs.WorkQueuePolicy
+			}
+		}
+		if errors.Is(err, transport.ErrPermission) || !sleep(r.ctx, pause) {
+			return false, false
 		}
 	}
 }

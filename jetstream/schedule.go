@@ -249,7 +249,7 @@ type Recurrence struct {
 	// hour, day of the month, month, day of the week.
 	Spec string
 	// TimeZone is the name of the zone that the fields are meant in, such as
-	// "Europe/Berlin". Default: UTC. It is not used with @every.
+	// "Europe/Berlin". Default: UTC. It is refused with @every.
 	TimeZone string
 }
 
@@ -273,6 +273,8 @@ func (t *Transport) Recur(ctx context.Context, to transport.Address, r Recurrenc
 		return transport.Invalid(op, to.Name, "a message that recurs has no NotBefore")
 	case r.Spec == "" || strings.HasPrefix(r.Spec, "@at"):
 		return transport.Invalid(op, to.Name, "%q is no recurrence: use @every or the fields of cron", r.Spec)
+	case r.TimeZone != "" && strings.HasPrefix(r.Spec, "@every"):
+		return transport.Invalid(op, to.Name, "%q has no time of day that the time zone %q could be for: leave it out", r.Spec, r.TimeZone)
 	case !serverAtLeast(t.nc(), 2, 14, 0):
 		return transport.Unsupported(op, to.Name, "the server "+t.nc().ConnectedServerVersion()+" knows no recurrence; it needs nats-server 2.14 or later")
 	}

@@ -3,6 +3,7 @@ package natsconn
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -79,6 +80,9 @@ func (t TLS) empty() bool { return len(t.CAs) == 0 && t.Cert == "" && t.Key == "
 // options are the options of the client library for one dial. Files are read
 // here, so that a missing one is an error that names it.
 func (cfg Config) options() ([]nats.Option, error) {
+	if len(cfg.Empty) > 0 {
+		return nil, fmt.Errorf("%w: %s is given nothing: look at where its value comes from, or leave it out", transport.ErrInvalid, strings.Join(cfg.Empty, " and "))
+	}
 	if fault := cfg.Auth.fault(); fault != "" {
 		return nil, fmt.Errorf("%w: %s", transport.ErrInvalid, fault)
 	}

@@ -47,9 +47,21 @@ type Config struct {
 	// Wait makes Dial wait for a server that is not there yet until its context
 	// ends. Default: an unreachable server is an error at once.
 	Wait bool
+	// Empty names the options that were given with nothing in them, which are
+	// refused: see Given.
+	Empty []string
 	// Options are options of the client library, applied after ours: TLS,
 	// credentials, a dialer. Handlers set here are called after ours.
 	Options []nats.Option
+}
+
+// Given notes an option whose value is empty, as one is that comes from a variable
+// of the environment that is not set. It would be ignored otherwise, and the
+// connection made as nobody.
+func (cfg *Config) Given(option string, values ...string) {
+	if !slices.ContainsFunc(values, func(v string) bool { return v != "" }) {
+		cfg.Empty = append(cfg.Empty, option)
+	}
 }
 
 // Dial connects to the servers of a URL list separated by commas. It tries for

@@ -303,3 +303,20 @@ func TestAFlushGivenUpByOneIsFinishedByAnother(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// An option whose value comes from a variable that is not set would be ignored,
+// and the connection made as nobody.
+func TestOptionsWithNothingInThemAreRefused(t *testing.T) {
+	t.Parallel()
+	var cfg Config
+	cfg.Given("WithToken", "")
+	cfg.Given("WithUser", "bob", "")
+	cfg.Given("WithCA")
+	_, err := Dial(t.Context(), "nats://127.0.0.1:1", cfg)
+	if !errors.Is(err, transport.ErrInvalid) || !strings.Contains(err.Error(), "WithToken and WithCA") {
+		t.Errorf("dial: %v", err)
+	}
+	if transport.KindOf(err) != transport.Permanent {
+		t.Errorf("it is %v", transport.KindOf(err))
+	}
+}
