@@ -70,17 +70,17 @@ func (b *Batch[T]) errOf(i int, err error) error {
 //
 // Concurrency is how many batches are handled at once; messages for one batch
 // more are taken meanwhile, and none beyond. A message that cannot be decoded
-// never comes into a batch. The context is that of the first message: it ends when
-// that is out of time, and when it does before the handler was called the batch
-// goes back uncharged. What is published with it is stored before any message of
-// the batch is acked; give it an ID of its own, for a retried message may come in
-// another batch. Everything else is as for Handle.
+// never comes into a batch. The context ends when the batch is out of time, or when
+// the leases of all its messages are lost, and a batch whose time is over before the
+// handler was called goes back uncharged. What is published with it is stored
+// before any message of the batch is acked; give it an ID of its own, for a retried
+// message may come in another batch. Everything else is as for Handle.
 func HandleBatch[T any](on Registrar, src Source, limits BatchLimits, handler func(ctx context.Context, b *Batch[T]) error, opts ...Option) *Subscription {
 	if handler == nil {
 		return Handle[T](on, src, nil, opts...)
 	}
 	b := &batcher[T]{limits: limits.withDefaults(), handler: handler}
-	s := Handle(on, src, b.handle, opts...)
+	s, h := register(on, src, b.handle, opts)
 	if s.settings.concurrency < 0 {
 		return s // which is refused at start
 	}
@@ -89,6 +89,10 @@ func HandleBatch[T any](on Registrar, src Source, limits BatchLimits, handler fu
 	}
 	side := max(s.settings.concurrency, 1)
 	b.running = make(chan struct{}, side)
+	s.batch = &engine.Batch{
+		Messages: b.limits.Messages, Bytes: b.limits.Bytes, Wait: b.limits.Wait, Room: b.running,
+		NewTask: func(all []engine.Attempt) engine.BatchTask { return newBatchTask(h, b, all) },
+	}
 	s.settings.concurrency = (side + 1) * b.limits.Messages
 	if !s.settings.prefetchSet {
 		s.settings.prefetch, s.settings.prefetchSet = 0, true
@@ -96,7 +100,15 @@ func HandleBatch[T any](on Registrar, src Source, limits BatchLimits, handler fu
 	return s
 }
 
-// batcher gathers messages, each of which waits in its own worker.
+// gathers reports whether the engine may gather the batches. Where something comes
+// between a message and its handler, each message waits in its own worker instead.
+func (s *settings) gathers() bool {
+	return len(s.middleware) == 0 && s.orderBy == nil && s.counts == nil && s.policy.Ack != AckFirst && s.policy.Ack != Manual
+}
+
+// batcher gathers messages, each of which waits in its own worker. It does so where
+// the engine does not, and for messages that the engine handles apart: those that
+// are tried again at once, say.
 type batcher[T any] struct {
 	limits  BatchLimits
 	handler func(context.Context, *Batch[T]) error
@@ -132,7 +144,7 @@ func (b *batcher[T]) handle(ctx context.Context, m *Message[T]) error {
 	wait.Stop()
 	select {
 	case b.running <- struct{}{}: // until then others may join
-		defer func() { <-b.running }() // also when the handler ends the goroutine
+		defer b.leave(ctx)() // also when the handler ends the goroutine
 	case <-ctx.Done():
 	}
 	b.close(g)
@@ -144,6 +156,21 @@ func (b *batcher[T]) handle(ctx context.Context, m *Message[T]) error {
 	}
 	b.run(ctx, g)
 	return g.batch.errOf(0, g.err)
+}
+
+// hangGrace is how long a handler whose context has ended keeps its place. After
+// that it is taken to hang, and others go on beside it.
+const hangGrace = 5 * time.Second
+
+// leave returns what gives back the place of the batch that runs under ctx. When the
+// handler hangs that happens without its help.
+func (b *batcher[T]) leave(ctx context.Context) (over func()) {
+	free := sync.OnceFunc(func() { <-b.running })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(hangGrace, free) })
+	return func() {
+		stop()
+		free()
+	}
 }
 
 // join adds a message to the batch that takes messages, or to a new one.
@@ -183,18 +210,26 @@ func (b *batcher[T]) close(g *gathering[T]) {
 // errBatchExited is the outcome of a batch whose handler called runtime.Goexit.
 var errBatchExited = errors.New("the batch handler ended its goroutine with runtime.Goexit")
 
+// errDecoderExited is the outcome of a message whose decoder did.
+var errDecoderExited = errors.New("the decoder ended its goroutine with runtime.Goexit")
+
 // run calls the handler and tells every message, also when the handler panics.
 func (b *batcher[T]) run(ctx context.Context, g *gathering[T]) {
 	g.err = errBatchExited
 	defer close(g.done)
+	g.err = b.call(ctx, &g.batch)
+}
+
+// call calls the handler. A panic is a failure of the whole batch.
+func (b *batcher[T]) call(ctx context.Context, batch *Batch[T]) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			g.batch.errs, g.err = nil, &recovery.PanicError{Value: v, Stack: debug.Stack()}
+			batch.errs, err = nil, &recovery.PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	err := b.handler(ctx, &g.batch)
+	err = b.handler(ctx, batch)
 	if box := handled(ctx); box != nil {
 		err = box.settled(ctx, err) // nothing is acked before what was published is stored
 	}
-	g.err = err
+	return err
 }

@@ -29,6 +29,12 @@ type Registrar interface{ scope() *scope }
 // when its time is over: after Timeout, when the lease of the message is lost, or
 // when a stop runs out of grace.
 func Handle[T any](on Registrar, src Source, handler func(ctx context.Context, m *Message[T]) error, opts ...Option) *Subscription {
+	s, _ := register(on, src, handler, opts)
+	return s
+}
+
+// register is Handle, and returns what the attempts share as well.
+func register[T any](on Registrar, src Source, handler func(ctx context.Context, m *Message[T]) error, opts []Option) (*Subscription, *handling[T]) {
 	sc := on.scope()
 	s := sc.newSubscription(src, opts)
 	if handler == nil {
@@ -48,7 +54,7 @@ func Handle[T any](on Registrar, src Source, handler func(ctx context.Context, m
 	}
 	s.newTask = h.newTask
 	sc.app.register(s)
-	return s
+	return s, h
 }
 
 // Validator is a body that can tell whether it makes sense. A body whose
@@ -94,22 +100,30 @@ func (t *task[T]) Run(ctx context.Context) error {
 
 func (h *handling[T]) decodeAndHandle(ctx context.Context, m *Meta) error {
 	msg := m.self.(*Message[T])
-	codec, err := h.codecs.pick(m.ContentType)
-	if err != nil {
-		return &recovery.DecodeError{Err: err}
-	}
-	if err := decodeBody(codec, m, &msg.Body); err != nil {
-		return &recovery.DecodeError{Err: err}
-	}
-	if h.validates {
-		if err := validate(&msg.Body); err != nil {
-			return &recovery.InvalidError{Err: err}
-		}
+	if err := h.decode(msg); err != nil {
+		return err
 	}
 	if err := h.handler(ctx, msg); err != nil {
 		return err
 	}
 	return m.outbox.wait(ctx)
+}
+
+// decode fills the body of a message and asks it whether it makes sense.
+func (h *handling[T]) decode(m *Message[T]) error {
+	codec, err := h.codecs.pick(m.ContentType)
+	if err != nil {
+		return &recovery.DecodeError{Err: err}
+	}
+	if err := decodeBody(codec, &m.Meta, &m.Body); err != nil {
+		return &recovery.DecodeError{Err: err}
+	}
+	if h.validates {
+		if err := validate(&m.Body); err != nil {
+			return &recovery.InvalidError{Err: err}
+		}
+	}
+	return nil
 }
 
 // validates reports whether bodies of type T, or pointers to them, are

@@ -21,6 +21,7 @@ type Subscription struct {
 	source   Source
 	settings settings
 	newTask  func(engine.Attempt) engine.Task
+	batch    *engine.Batch                   // see HandleBatch
 	demand   func(stop context.Context) bool // see Pull
 	met      func()                          // see Pull
 	gone     chan struct{}                   // closed when it ran and has ended
@@ -398,6 +399,9 @@ func (s *Subscription) build() *engine.Subscription {
 		OrderBy: s.settings.orderBy, DeadLetters: p.store,
 		Counts: s.settings.counts, CountExpiry: s.expiry(p.policy),
 		Observe: s.app.observer(), Logger: s.app.cfg.Logger,
+	}
+	if s.batch != nil && s.settings.gathers() {
+		cfg.Batch = s.batch
 	}
 	if fn := s.settings.compensate; fn != nil {
 		cfg.Compensate = func(ctx context.Context, a engine.Attempt, cause error) error {

@@ -48,6 +48,11 @@ func (a *solo) wait(ctx context.Context) {
 // park counts a worker that waits for a receiver.
 func (p *pool) park() {
 	p.parked.Add(1)
+	p.tellParked()
+}
+
+// tellParked makes whoever waits for the other workers look again.
+func (p *pool) tellParked() {
 	select {
 	case p.arrived <- struct{}{}:
 	default:

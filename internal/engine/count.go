@@ -169,10 +169,7 @@ func (s *Subscription) countWorks() {
 // charged, whoever gets it next.
 func (w *worker) postpone(c *judgement) {
 	delay := c.verdict.Delay
-	w.mu.Lock()
-	ordered := w.lane != nil
-	w.mu.Unlock()
-	if ordered { // the lane waits here, see lanes.park
+	if w.isOrdered() { // the lane waits here, see lanes.park
 		w.parkFor = delay
 		return
 	}

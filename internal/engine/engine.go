@@ -44,6 +44,10 @@ type Config struct {
 	Policy recovery.Policy
 	// NewTask makes the task of an attempt.
 	NewTask func(Attempt) Task
+	// Batch makes workers handle many messages at once; nil for one by one. It is
+	// not for the ack policies AckFirst and Manual, and not beside OrderBy, Demand
+	// or Counts.
+	Batch *Batch
 	// Timeout bounds one attempt. Zero means MaxLease alone does.
 	Timeout time.Duration
 	// MaxLease is how long a delivery is kept at most. Zero means
@@ -180,9 +184,7 @@ func (s *Subscription) Health() observe.Health {
 	h.Counts.Dropped += s.dropped
 	for w := range s.workers {
 		w.counts.addTo(&h.Counts)
-		if w.isBusy() {
-			h.InFlight++
-		}
+		h.InFlight += w.busyWith()
 	}
 	if s.lanes != nil {
 		h.Waiting += s.lanes.waiting()

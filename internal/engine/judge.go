@@ -132,7 +132,7 @@ func (s *Subscription) judge(c *judgement, err error) {
 		c.verdict = recovery.Verdict{Action: nothing}
 		return
 	}
-	if errors.Is(err, ErrUnseen) {
+	if errors.Is(err, ErrUnseen) && !c.acked {
 		c.verdict = recovery.Verdict{Action: recovery.Return}
 		return
 	}

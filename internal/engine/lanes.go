@@ -314,6 +314,13 @@ func (w *worker) step(l *lanes, ln *lane) bool {
 	return true
 }
 
+// isOrdered reports whether the delivery in hand is the head of a lane.
+func (w *worker) isOrdered() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lane != nil
+}
+
 // finishHead performs the verdict on a lane's head.
 func (w *worker) finishHead(l *lanes, ln *lane, c *judgement) {
 	defer w.release()
@@ -341,6 +348,8 @@ func (w *worker) parkHead(l *lanes, ln *lane, c *judgement) {
 	case recovery.RetryLater:
 		c.attempt++
 		c.verdict = recovery.Verdict{Action: recovery.Handle}
+	case recovery.Return: // nobody has seen it
+		c.err, c.verdict = nil, recovery.Verdict{Action: recovery.Handle}
 	}
 	if !l.park(ln, w.parkFor) {
 		_ = c.delivery.Nack(w.s.grace.ctx, w.parkFor)

@@ -59,7 +59,12 @@ func (w *worker) keepLease() {
 	if w.ctx != nil && w.deadline.IsZero() {
 		w.armLocked(time.Now())
 	}
+	batch := len(w.items) > 0
 	w.mu.Unlock()
+	if batch {
+		w.keepItems()
+		return
+	}
 	if d == nil || lost {
 		return
 	}

@@ -139,6 +139,7 @@ type pool struct {
 	base context.Context // values for handlers
 
 	current atomic.Pointer[tap] // read by every worker for every message
+	turn    chan struct{}       // one place: taken by the worker that gathers a batch
 	isolation
 
 	mu     sync.Mutex    // guards what follows, and changes of current
@@ -163,7 +164,7 @@ type tap struct {
 
 func newPool(s *Subscription, base context.Context) *pool {
 	p := &pool{
-		s: s, base: base, failed: make(chan error, 1),
+		s: s, base: base, failed: make(chan error, 1), turn: make(chan struct{}, 1),
 		quiet: make(chan struct{}), endWork: make(chan struct{}), lastPace: leaseless,
 	}
 	p.current.Store(&tap{over: make(chan struct{})})
@@ -191,7 +192,7 @@ func (p *pool) start() {
 // through alive and quiet and not through a WaitGroup, because a worker whose
 // handler hangs is taken out of the count.
 func (p *pool) spawn(e *estate) {
-	w := &worker{p: p, s: p.s, estate: e}
+	w := &worker{p: p, s: p.s, estate: e, extra: e != nil && e.extra}
 	w.timer = time.AfterFunc(time.Hour, w.overdue)
 	w.timer.Stop()
 	p.mu.Lock()
@@ -207,13 +208,13 @@ func (p *pool) spawn(e *estate) {
 	go w.run()
 }
 
-// hang counts a handler that was left behind. It tells whether its slot stays
-// empty, because too many hang.
-func (p *pool) hang() (hung int, last bool) {
+// hang counts a handler that was left behind. It tells whether its slot, if it has
+// one, stays empty, because too many hang.
+func (p *pool) hang(slot bool) (hung int, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	hung = int(p.s.hung.Add(1))
-	last = hung > p.slots()*hungLimit
+	last = slot && hung > p.slots()*hungLimit
 	if last {
 		p.empty++
 	}
@@ -236,8 +237,14 @@ func (p *pool) unhang() {
 	}
 }
 
-// slots is how many handlers run at once.
-func (p *pool) slots() int { return max(p.s.cfg.Want.Concurrency, 1) }
+// slots is how many workers there are: one for each handler that runs at once,
+// and with batches one more, which gathers the next.
+func (p *pool) slots() int {
+	if b := p.s.cfg.Batch; b != nil {
+		return cap(b.Room) + 1
+	}
+	return max(p.s.cfg.Want.Concurrency, 1)
+}
 
 // tellSlots makes it visible whether there is a slot left. Whoever says
 // something looks again, so that what was said last is true.
@@ -261,9 +268,10 @@ func (p *pool) tellSlots() {
 // leave takes a worker out of the count of those that are waited for.
 func (p *pool) leave() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.alive--
 	p.checkQuietLocked()
+	p.mu.Unlock()
+	p.tellParked() // whoever waits for the others waits for one less
 }
 
 // checkQuietLocked closes quiet when there is nobody left to wait for. Before
@@ -313,6 +321,24 @@ func (p *pool) receive() transport.Delivery {
 			return nil
 		}
 	}
+}
+
+// receiveNow waits for a delivery from the receiver there is until ctx ends, and
+// returns nil then, or when there is no receiver: whoever has messages in hand
+// handles them before he waits for another.
+func (p *pool) receiveNow(ctx context.Context) transport.Delivery {
+	t := p.current.Load()
+	if t.rx == nil {
+		return nil
+	}
+	d, err := t.rx.Receive(ctx)
+	switch {
+	case err == nil:
+		return d
+	case ctx.Err() == nil:
+		p.fail(t, err)
+	}
+	return nil
 }
 
 // met tells, once, that whoever asked for the message need not wait for this

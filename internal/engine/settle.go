@@ -67,17 +67,30 @@ func (w *worker) ack(c *judgement, count *atomic.Uint64) {
 		w.s.settled(c)
 		return
 	}
-	err := transport.ErrUnsupported
-	if p, ok := c.delivery.(transport.PipelinedAcker); ok && w.s.recvCtx.Err() == nil {
-		err = p.AckLater()
+	if w.ackLater(c, count) == nil {
+		return
 	}
-	if err != nil {
-		err = w.s.persist(c.delivery.Ack)
-	}
-	if err != nil {
+	if err := w.s.persist(c.delivery.Ack); err != nil {
 		w.s.unacked(c, err)
 		return
 	}
+	w.acked(c, count)
+}
+
+// ackLater acks without waiting, where that is possible.
+func (w *worker) ackLater(c *judgement, count *atomic.Uint64) error {
+	p, ok := c.delivery.(transport.PipelinedAcker)
+	if !ok || w.s.recvCtx.Err() != nil {
+		return transport.ErrUnsupported
+	}
+	if err := p.AckLater(); err != nil {
+		return err
+	}
+	w.acked(c, count)
+	return nil
+}
+
+func (w *worker) acked(c *judgement, count *atomic.Uint64) {
 	count.Add(1)
 	w.s.forget(c)
 	w.s.settled(c)
@@ -96,10 +109,7 @@ func (w *worker) retryLater(c *judgement) {
 	w.s.remember(c)
 	w.s.outlive(c)
 	delay := c.verdict.Delay
-	w.mu.Lock()
-	ordered := w.lane != nil
-	w.mu.Unlock()
-	if ordered { // the lane waits here, see lanes.park
+	if w.isOrdered() { // the lane waits here, see lanes.park
 		w.parkFor = max(delay, 1)
 		w.counts.retried.Add(1)
 		return
@@ -158,6 +168,10 @@ func handBack(ctx context.Context, d transport.Delivery) error {
 
 // giveBack returns the message uncharged.
 func (w *worker) giveBack(c *judgement) {
+	if errors.Is(c.err, ErrUnseen) && w.s.recvCtx.Err() == nil && w.isOrdered() {
+		w.parkFor = 1 // it stays in its lane, or others would overtake it
+		return
+	}
 	w.s.uncount(c)
 	w.s.uncharge(c, returnsUncharged(c.delivery))
 	if err := w.s.persist(func(ctx context.Context) error { return handBack(ctx, c.delivery) }); err != nil {

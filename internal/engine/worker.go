@@ -26,7 +26,8 @@ type worker struct {
 	turns   bool          // set likewise for a head that may be somebody else's: its lane turns
 	own     judgement     // of the delivery in hand, unless a lane has it; the worker's own
 	estate  *estate       // what it takes over when it starts
-	lost    atomic.Bool   // the lease of the delivery is lost
+	extra   bool          // it has no slot: it ends with its estate, and nobody takes its place
+	lost    atomic.Bool   // the lease of the delivery is lost, or that of some in the batch
 	owing   atomic.Bool   // it has a message that somebody asked for
 
 	mu        sync.Mutex // guards what follows
@@ -34,7 +35,9 @@ type worker struct {
 	lane      *lane // of the delivery, if the subscription is ordered
 	ctx       *Context
 	c         *judgement    // of the attempt that runs; whoever takes it over copies it
-	turn      uint64        // counts deliveries, to tell one from the next
+	turn      uint64        // counts deliveries, or batches, to tell one from the next
+	items     []item        // what is in hand instead, if the subscription has batches
+	inRoom    bool          // it has a place of Batch.Room
 	since     time.Time     // when the first attempt of this turn started; zero until it is armed
 	started   time.Time     // when the attempt did that runs; the same
 	limit     time.Duration // how long it may take
@@ -48,10 +51,11 @@ type worker struct {
 // estate is a delivery whose worker cannot settle it: its handler hangs, or
 // ended the goroutine. Another worker takes it over.
 type estate struct {
-	c    judgement
-	lane *lane
-	lost bool // the lease of the delivery
-	last bool // the heir ends when it has settled this
+	c     judgement
+	lane  *lane
+	lost  bool // the lease of the delivery
+	last  bool // the heir ends when it has settled this, for its slot stays empty
+	extra bool // it ends then too, for it never had a slot; see Batch
 }
 
 // run is the worker's life.
@@ -64,13 +68,16 @@ func (w *worker) run() {
 
 func (w *worker) work() {
 	if e := w.estate; e != nil {
-		if !w.inherit(e) || e.last {
+		if !w.inherit(e) || e.last || e.extra {
 			return
 		}
 	}
-	if l := w.s.lanes; l != nil {
-		w.runLanes(l)
-	} else {
+	switch {
+	case w.s.lanes != nil:
+		w.runLanes(w.s.lanes)
+	case w.s.cfg.Batch != nil:
+		w.runBatches(w.s.cfg.Batch)
+	default:
 		w.runPlain()
 	}
 }
@@ -88,6 +95,9 @@ func (w *worker) inherit(e *estate) bool {
 	w.lane = e.lane
 	w.lost.Store(e.lost)
 	w.mu.Unlock()
+	if c.verdict.Alone && !w.goAlone(c) {
+		c.verdict = recovery.Verdict{Action: recovery.Return}
+	}
 	if !w.attempts(c) {
 		return false
 	}
@@ -103,12 +113,12 @@ func (w *worker) inherit(e *estate) bool {
 // depart ends the worker's life. returned is false when a handler called
 // runtime.Goexit: then another worker goes on where this one cannot.
 func (w *worker) depart(returned bool) {
-	var e *estate
+	var left []*estate
 	if !returned {
-		e = w.bequeath()
+		left = w.bequeath()
 	}
 	w.mu.Lock()
-	w.delivery = nil
+	w.delivery, w.items = nil, nil
 	abandoned := w.abandoned
 	w.mu.Unlock()
 	w.s.retire(w)
@@ -117,7 +127,7 @@ func (w *worker) depart(returned bool) {
 	switch {
 	case !abandoned:
 		if !returned {
-			w.p.spawn(e)
+			w.p.succeed(left, !w.extra)
 		}
 		w.p.leave()
 	default:
@@ -129,19 +139,20 @@ func (w *worker) depart(returned bool) {
 var errExited = errors.New("handler ended its goroutine with runtime.Goexit")
 
 // bequeath judges the attempt whose handler ended the goroutine.
-func (w *worker) bequeath() *estate {
+func (w *worker) bequeath() []*estate {
 	w.mu.Lock()
-	c, ctx, ln, lost := w.c, w.ctx, w.lane, w.lost.Load()
+	left, ctx := w.estatesLocked(), w.ctx
 	w.mu.Unlock()
-	if c == nil {
+	if ctx == nil {
 		return nil
 	}
-	e := &estate{c: *c, lane: ln, lost: lost}
 	if _, mine := w.end(ctx); !mine {
 		return nil
 	}
-	w.ended(&e.c, errExited, 0)
-	return e
+	for _, e := range left {
+		w.ended(&e.c, errExited, 0)
+	}
+	return left
 }
 
 func (w *worker) runPlain() {
@@ -285,9 +296,14 @@ func (w *worker) watch(c *judgement, task Task, now time.Time) (err error, mine 
 	err = invoke(ctx, task)
 	timedOut, mine := w.end(ctx)
 	if err != nil && timedOut {
-		err = &timeoutCause{TimeoutError: recovery.TimeoutError{After: w.limit}, err: err}
+		err = w.timeoutOf(err)
 	}
 	return err, mine
+}
+
+// timeoutOf is what a handler failed with that was out of time.
+func (w *worker) timeoutOf(err error) error {
+	return &timeoutCause{TimeoutError: recovery.TimeoutError{After: w.limit}, err: err}
 }
 
 // ended counts and judges an attempt, or a compensation, that ended.
@@ -344,13 +360,14 @@ func (w *worker) release() (alone bool) {
 	return alone
 }
 
-// begin marks the start of an attempt. now is zero where nobody needs it.
+// begin marks the start of an attempt; c is nil for that of a batch. now is zero
+// where nobody needs it.
 func (w *worker) begin(ctx *Context, c *judgement, now time.Time) {
 	w.mu.Lock()
-	if w.delivery == nil {
+	if c != nil && w.delivery == nil {
 		w.holdLocked(c.delivery)
 	}
-	if c.compensating { // it follows an attempt that may have taken all the time
+	if c != nil && c.compensating { // it follows an attempt that may have taken all the time
 		w.since = time.Time{}
 	}
 	w.ctx, w.c, w.started, w.timedOut, w.leaving = ctx, c, now, false, false
@@ -358,7 +375,7 @@ func (w *worker) begin(ctx *Context, c *judgement, now time.Time) {
 		w.armLocked(now)
 	}
 	ctx.start(w.p.base, w.deadline)
-	late := w.lost.Load()
+	late := c != nil && w.lost.Load()
 	if late {
 		w.leaveLocked()
 	}
@@ -404,11 +421,14 @@ func (w *worker) end(ctx *Context) (timedOut, mine bool) {
 	return timedOut, mine
 }
 
-// isBusy reports whether a handler runs.
-func (w *worker) isBusy() bool {
+// busyWith is how many messages a handler runs for, or a batch has gathered.
+func (w *worker) busyWith() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.ctx != nil
+	if w.ctx != nil {
+		return max(len(w.items), 1)
+	}
+	return len(w.items)
 }
 
 // cancel ends the context of the attempt that runs, if one does.
@@ -454,42 +474,4 @@ func (w *worker) timeOutLocked() {
 	w.leaveLocked()
 	w.mu.Unlock()
 	ctx.end(context.DeadlineExceeded)
-}
-
-// abandonLocked takes the delivery over from a handler that hangs and starts
-// another worker in its place, which settles the delivery as a timeout. When
-// too many handlers hang, that worker ends then: each costs a goroutine and
-// whatever its handler holds. It unlocks w.mu.
-func (w *worker) abandonLocked() {
-	s := w.s
-	e := &estate{c: *w.c, lane: w.lane, lost: w.lost.Load()}
-	w.abandoned = true
-	w.delivery, w.ctx, w.c = nil, nil, nil
-	err := &recovery.TimeoutError{After: w.limit, Hung: true}
-	if !w.timedOut { // its lease was lost before
-		err.After = time.Since(w.started).Round(time.Second)
-	}
-	w.mu.Unlock()
-	w.met()
-
-	var hung int
-	hung, e.last = w.p.hang()
-	c := &e.c
-	s.cfg.Logger.Error("handler hangs and was left behind", "id", c.message.ID, "subject", c.message.Subject, "attempt", c.attempt, "hung", hung)
-	s.observe(c.event(observe.Abandoned, err))
-	if c.compensating {
-		s.judgeCompensation(c, err)
-	} else {
-		w.counts.attempts.Add(1)
-		s.judge(c, err)
-	}
-	if c.verdict.Action == recovery.RetryNow { // not beside the one that hangs
-		s.notNow(c, hangGrace)
-	}
-	if e.last {
-		w.p.tellSlots()
-	}
-	w.p.spawn(e)
-	w.p.leave()
-	w.endAlone()
 }
