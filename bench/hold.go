@@ -108,15 +108,32 @@ func holdPublish(wide int) func(context.Context, *job) error {
 // engineOnly runs the engine over a transport that does nothing.
 func engineOnly(workers int, timeout time.Duration) func(context.Context, *job) error {
 	return func(ctx context.Context, j *job) error {
-		t := &idle{left: int64(j.tally.msgs), warm: int64(j.tally.msgs) / 20, tally: j.tally}
-		app := holdfast.New(holdfast.Config{})
-		sub := holdfast.Handle(app, idleSource{t}, func(context.Context, *holdfast.Message[[]byte]) error { return nil },
-			holdfast.Concurrency(workers), holdfast.Timeout(timeout))
-		err := runApp(ctx, app, j)
-		if got := sub.Health().Counts.Handled; err == nil && got != uint64(j.tally.msgs) {
-			return errors.New("the engine did not handle every message")
-		}
-		return err
+		return overIdle(ctx, j, func(app *holdfast.App, src holdfast.Source) *holdfast.Subscription {
+			return holdfast.Handle(app, src, func(context.Context, *holdfast.Message[[]byte]) error { return nil },
+				holdfast.Concurrency(workers), holdfast.Timeout(timeout))
+		})
+	}
+}
+
+// overIdle runs what register registers, over a transport that does nothing.
+func overIdle(ctx context.Context, j *job, register func(*holdfast.App, holdfast.Source) *holdfast.Subscription) error {
+	t := &idle{left: int64(j.tally.msgs), warm: int64(j.tally.msgs) / 20, tally: j.tally}
+	app := holdfast.New(holdfast.Config{})
+	sub := register(app, idleSource{t})
+	err := runApp(ctx, app, j)
+	if got := sub.Health().Counts.Handled; err == nil && got != uint64(j.tally.msgs) {
+		return errors.New("the engine did not handle every message")
+	}
+	return err
+}
+
+// engineBatch runs the engine over a transport that does nothing, in batches.
+func engineBatch() func(context.Context, *job) error {
+	return func(ctx context.Context, j *job) error {
+		return overIdle(ctx, j, func(app *holdfast.App, src holdfast.Source) *holdfast.Subscription {
+			limits := holdfast.BatchLimits{Messages: batchSize, Wait: 10 * time.Millisecond}
+			return holdfast.HandleBatch(app, src, limits, func(context.Context, *holdfast.Batch[[]byte]) error { return nil })
+		})
 	}
 }
 

@@ -19,6 +19,7 @@ type rawMode struct {
 	confirmed bool // wait for the server's answer to each ack
 	workers   int  // fixed goroutines behind a channel
 	wide      int  // a goroutine for each message, so many at once
+	lot       int  // so many are gathered before the first is handled and acked
 }
 
 // rawBytes consumes with the client library as its users do.
@@ -72,7 +73,11 @@ func consumeRaw(ctx context.Context, j *job, mode rawMode, handle func(jetstream
 		}
 	}
 	handler, wait := spreadOver(mode, settle)
-	cc, err := cons.Consume(handler, jetstream.PullMaxMessages(window))
+	ahead := window
+	if mode.lot > 0 {
+		handler, ahead = inLots(mode.lot, j.tally.msgs, settle), 2*mode.lot
+	}
+	cc, err := cons.Consume(handler, jetstream.PullMaxMessages(ahead))
 	if err != nil {
 		return err
 	}
@@ -84,6 +89,21 @@ func consumeRaw(ctx context.Context, j *job, mode rawMode, handle func(jetstream
 		return err
 	}
 	return nc.FlushWithContext(ctx)
+}
+
+// inLots gathers so many messages, or what is left of n, and settles them together.
+func inLots[M any](lot, n int, settle func(M)) func(M) {
+	var gathered []M
+	return func(m M) {
+		gathered = append(gathered, m)
+		if n--; len(gathered) < lot && n > 0 {
+			return
+		}
+		for _, m := range gathered {
+			settle(m)
+		}
+		gathered = gathered[:0]
+	}
 }
 
 // spreadOver puts settle behind goroutines, as mode says. wait ends them; nothing

@@ -287,6 +287,16 @@ func engineTrial(ctx context.Context, _ *bench, g *group, c *contender) (sample,
 	return j.tally.end.since(j.tally.start, float64(j.tally.msgs-j.tally.msgs/20)), nil
 }
 
+// inProcessTrial is for a broker inside this process: c fills and consumes it.
+func inProcessTrial(ctx context.Context, _ *bench, g *group, c *contender) (sample, error) {
+	j := newJob(g, c, "", 0)
+	runtime.GC()
+	if err := c.run(ctx, j); err != nil {
+		return sample{}, err
+	}
+	return j.tally.sample(), j.tally.check(j.expected())
+}
+
 func subjectOf(stream string) string { return "bench." + stream }
 
 // newName returns a name for a stream.
