@@ -147,7 +147,7 @@ func sourceOf(ctx context.Context, c *config.Config, s config.Subscription, d *d
 	if err != nil {
 		return nil, err
 	}
-	if src := watchOf(js, s.From); src != nil {
+	if src := watchOf(js, c, s.From); src != nil {
 		return src, nil
 	}
 	return js.Consumer(consumerOf(js, c, s.From)), nil

@@ -21,16 +21,24 @@ import (
 
 // watchOf is the source of a file that watches a bucket or an object store, nil
 // for one that does not.
-func watchOf(js *jetstream.Transport, f config.From) holdfast.Source {
+func watchOf(js *jetstream.Transport, c *config.Config, f config.From) holdfast.Source {
 	switch {
 	case f.KV != "":
+		bucket := jetstream.BucketConfig{Bucket: f.KV, Mode: modeOf(f.Mode)}
+		if said, ok := c.Buckets[f.KV]; ok {
+			bucket.Config = &said
+		}
 		return js.WatchKV(jetstream.WatchConfig{
-			Bucket: jetstream.BucketConfig{Bucket: f.KV, Mode: modeOf(f.Mode)}, Keys: f.Keys, Durable: f.Durable, Start: startOf(f.Start),
+			Bucket: bucket, Keys: f.Keys, Durable: f.Durable, Start: startOf(f.Start),
 			AckWait: f.Consumer.AckWait, MaxAckPending: f.Consumer.MaxAckPending,
 		})
 	case f.Object != "":
+		store := jetstream.ObjectStoreConfig{Bucket: f.Object, Mode: modeOf(f.Mode)}
+		if said, ok := c.ObjectStores[f.Object]; ok {
+			store.Config = &said
+		}
 		return js.WatchObjects(jetstream.ObjectWatchConfig{
-			Store: jetstream.ObjectStoreConfig{Bucket: f.Object, Mode: modeOf(f.Mode)}, Durable: f.Durable, Start: startOf(f.Start),
+			Store: store, Durable: f.Durable, Start: startOf(f.Start),
 			AckWait: f.Consumer.AckWait, MaxAckPending: f.Consumer.MaxAckPending,
 		})
 	}

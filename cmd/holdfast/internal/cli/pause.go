@@ -140,7 +140,7 @@ func (p *program) setPause(ctx context.Context, name string, until time.Time) (e
 }
 
 func sourceToPause(js *jetstream.Transport, from config.From) holdfast.Source {
-	if src := watchOf(js, from); src != nil {
+	if src := watchOf(js, &config.Config{}, from); src != nil {
 		return src
 	}
 	return js.Consumer(jetstream.ConsumerConfig{Stream: from.Stream, Durable: from.Durable, Ordered: from.Ordered})

@@ -17,7 +17,7 @@ func fileWords() *strings.Replacer {
 		"DeclareEnsure", "declare: ensure", "DeclareAdopt", "declare: adopt", "DeclareVerify", "declare: verify",
 		"MaxAckPending", "max_ack_pending", "AckWait", "ack_wait", "HeadersOnly", "headers_only", "in Arguments", "in arguments",
 		"DeadLetterExchange", "dead_letter_exchange", "DeadLetterKey", "dead_letter_key",
-		"ConsumerPriority", "priority", "SingleActiveConsumer", "single_active_consumer",
+		"ConsumerPriority", "priority", "LimitMarkerTTL", "limit_marker_ttl", "SingleActiveConsumer", "single_active_consumer",
 		"holdfast.NoDeadLetter", "dead_letter: false", "holdfast.OrderByKey() (order_by: key)", "order_by: key", "holdfast.OrderByKey", "order_by: key",
 		"with jetstream.Consumer", "(stream: NAME)", "holdfast.Name", "name",
 		"WaitForBroker; run --wait", "run --wait", "use WaitForBroker", "wait for it (run --wait)",

@@ -38,7 +38,7 @@ func (w *walker) bind(v *value) *Config {
 		w.insist(v, "broker")
 	}
 	w.oneFamily(v.get("broker"))
-	c.Streams = w.streams(v)
+	c.Streams, c.Buckets, c.ObjectStores = w.streams(v), w.buckets(v), w.objectStores(v)
 	seen := map[string]*value{}
 	if subs := v.get("subscriptions"); subs != nil {
 		for _, it := range subs.items {

@@ -33,6 +33,9 @@ type Config struct {
 	Data string
 	// Streams are those that are described in full, by name.
 	Streams map[string]Stream
+	// Buckets and ObjectStores are the same.
+	Buckets      map[string]natsjs.KeyValueConfig
+	ObjectStores map[string]natsjs.ObjectStoreConfig
 	// Subscriptions are in the order of the file. There is at least one.
 	Subscriptions []Subscription
 	// Warnings are about settings that are allowed and likely not meant, in the

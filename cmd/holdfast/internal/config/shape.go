@@ -85,6 +85,8 @@ func fileShape() *shape {
 		{name: "listen", shape: &shape{kind: text, form: `^[^\s]*:-?[0-9]{1,5}$`, forms: "HOST:PORT; port 0 takes a free one", sample: "127.0.0.1:4222", doc: "The address of the embedded server, on loopback. Default 127.0.0.1:4222."}},
 		{name: "data", shape: &shape{kind: text, form: `^.+$`, forms: "a directory", sample: "./holdfast-data", doc: "The directory of the embedded server's file store, relative to this file. Default ./holdfast-data."}},
 		{name: "streams", shape: streamsShape()},
+		{name: "buckets", shape: bucketsShape()},
+		{name: "object_stores", shape: objectStoresShape()},
 		{name: "subscriptions", required: true, shape: &shape{kind: list, min: 1, elem: subscriptionShape(), doc: "What to consume and what to do with it."}},
 	}}
 }

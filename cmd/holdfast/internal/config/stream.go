@@ -11,24 +11,60 @@ import (
 
 // streams reads the streams that are described in full.
 func (w *walker) streams(file *value) map[string]Stream {
-	list := file.get("streams")
+	all := map[string]Stream{}
+	w.described(file, "streams", "stream", func(v *value, name string) { all[name] = w.stream(v) })
+	return all
+}
+
+// buckets reads the key-value buckets that are.
+func (w *walker) buckets(file *value) map[string]jetstream.KeyValueConfig {
+	all := map[string]jetstream.KeyValueConfig{}
+	w.described(file, "buckets", "bucket", func(v *value, name string) {
+		var b jetstream.KeyValueConfig
+		w.decode(v, bucketShape(), &b)
+		b.Bucket = name
+		if v.has("mirror") && v.has("sources") {
+			w.fault(v.fields["sources"].key, CodeContradicts, "keep one of them", "bucket %q is a mirror and has sources", name)
+		}
+		w.origins(v, b.Mirror, b.Sources)
+		all[name] = b
+	})
+	return all
+}
+
+// objectStores reads the object stores that are.
+func (w *walker) objectStores(file *value) map[string]jetstream.ObjectStoreConfig {
+	all := map[string]jetstream.ObjectStoreConfig{}
+	w.described(file, "object_stores", "object store", func(v *value, name string) {
+		var s jetstream.ObjectStoreConfig
+		w.decode(v, objectStoreShape(), &s)
+		s.Bucket = name
+		all[name] = s
+	})
+	return all
+}
+
+// described reads a list of named descriptions, each name once.
+func (w *walker) described(file *value, key, what string, read func(v *value, name string)) {
+	list := file.get(key)
 	if list == nil {
-		return nil
+		return
 	}
 	if url, by := w.broker(file); FamilyOf(url) == FamilyRabbitMQ {
-		w.fault(list.key, CodeContradicts, "remove it, or name a broker with nats://", "\"streams\" are of JetStream, and %s", usedBroker(url, by, FamilyRabbitMQ))
+		w.fault(list.key, CodeContradicts, "remove it, or name a broker with nats://", "%q are of JetStream, and %s", key, usedBroker(url, by, FamilyRabbitMQ))
 	}
-	all, first := map[string]Stream{}, map[string]*value{}
+	first := map[string]*value{}
 	for _, it := range list.items {
-		s := w.stream(it)
-		if before := first[s.Name]; before != nil {
-			w.fault(it.get("name").node, CodeDuplicate, "keep one of them", "stream %q is already on line %d", s.Name, before.Line())
+		name := it.get("name")
+		read(it, name.str())
+		if name == nil {
+			continue
 		}
-		if name := it.get("name"); name != nil {
-			all[s.Name], first[s.Name] = s, name
+		if before := first[name.text]; before != nil {
+			w.fault(name.node, CodeDuplicate, "keep one of them", "%s %q is already on line %d", what, name.text, before.Line())
 		}
+		first[name.text] = name
 	}
-	return all
 }
 
 // broker returns the broker that is used, and what names it where that is not the
@@ -50,17 +86,22 @@ func (w *walker) stream(v *value) Stream {
 		w.subject(it)
 	}
 	w.streamFits(v)
+	w.origins(v, s.Mirror, s.Sources)
+	return s
+}
+
+// origins reads of a mirror and of sources what has no name in JSON.
+func (w *walker) origins(v *value, mirror *jetstream.StreamSource, sources []*jetstream.StreamSource) {
 	if m := v.get("mirror"); m != nil {
 		w.origin(m)
-		s.Mirror.Domain = m.get("domain").str()
+		mirror.Domain = m.get("domain").str()
 	}
 	for i, it := range items(v.fields["sources"]) {
 		w.origin(it)
-		if i < len(s.Sources) {
-			s.Sources[i].Domain = it.get("domain").str()
+		if i < len(sources) {
+			sources[i].Domain = it.get("domain").str()
 		}
 	}
-	return s
 }
 
 // streamFits refuses settings of a stream that contradict each other.
@@ -90,16 +131,29 @@ func (w *walker) origin(v *value) {
 	}
 }
 
-// used refuses a stream that no subscription takes from: nobody would make it.
+// used refuses what no subscription takes from: nobody would make it.
 func (w *walker) used(file *value, subs []Subscription) {
-	streams := file.get("streams")
-	if url, _ := w.broker(file); streams == nil || w.sources || FamilyOf(url) == FamilyRabbitMQ {
+	if url, _ := w.broker(file); w.sources || FamilyOf(url) == FamilyRabbitMQ {
 		return
 	}
-	for _, it := range streams.items {
-		name := it.get("name")
-		if name != nil && !slices.ContainsFunc(subs, func(s Subscription) bool { return s.From.Stream == name.text }) {
-			w.fault(name.node, CodeContradicts, "write stream: "+name.text+" in the source of a subscription, or remove it", "stream %q has no effect: no subscription takes from it", name.text)
+	for _, kind := range []struct {
+		list, what, key string
+		name            func(From) string
+	}{
+		{"streams", "stream", "stream", func(f From) string { return f.Stream }},
+		{"buckets", "bucket", "kv", func(f From) string { return f.KV }},
+		{"object_stores", "object store", "object", func(f From) string { return f.Object }},
+	} {
+		list := file.get(kind.list)
+		if list == nil {
+			continue
+		}
+		for _, it := range list.items {
+			name := it.get("name")
+			if name != nil && !slices.ContainsFunc(subs, func(s Subscription) bool { return kind.name(s.From) == name.text }) {
+				w.fault(name.node, CodeContradicts, "write "+kind.key+": "+name.text+" in the source of a subscription, or remove it",
+					"%s %q has no effect: no subscription takes from it", kind.what, name.text)
+			}
 		}
 	}
 }
@@ -166,6 +220,16 @@ func (w *walker) decode(v *value, s *shape, into any) {
 	}
 }
 
+// elsewhere are the keys of an object that have no name of their own in JSON, or
+// another one.
+func elsewhere(s *shape) []string {
+	keys := []string{"domain", "pull"}
+	if s.called == "bucket" || s.called == "object store" {
+		keys = append(keys, "name")
+	}
+	return keys
+}
+
 // plain is a value as it stands in JSON. What could not be used was reported and is
 // left out.
 func (v *value) plain(s *shape) any {
@@ -173,7 +237,7 @@ func (v *value) plain(s *shape) any {
 	case object:
 		out := map[string]any{}
 		for _, f := range s.fields {
-			if it := v.get(f.name); it != nil && f.name != "domain" && f.name != "pull" {
+			if it := v.get(f.name); it != nil && !slices.Contains(elsewhere(s), f.name) {
 				out[f.name] = it.plain(f.shape)
 			}
 		}

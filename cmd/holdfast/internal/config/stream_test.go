@@ -37,6 +37,12 @@ func TestEverySettingOfAConsumerCanBeWritten(t *testing.T) {
 		"rate_limit_bps", "deliver_subject", "deliver_group", "flow_control", "idle_heartbeat")
 }
 
+func TestEverySettingOfABucketAndAnObjectStoreCanBeWritten(t *testing.T) {
+	t.Parallel()
+	all(t, "bucket", reflect.TypeFor[jetstream.KeyValueConfig](), bucketShape(), "bucket")
+	all(t, "object store", reflect.TypeFor[jetstream.ObjectStoreConfig](), objectStoreShape(), "bucket")
+}
+
 func all(t *testing.T, place string, typ reflect.Type, s *shape, but ...string) {
 	t.Helper()
 	for name, of := range settings(typ) {
@@ -105,7 +111,14 @@ streams:
     persist_mode: async
   - {name: M, mirror: {name: S}, mirror_direct: true}
   - {name: D, subjects: [d]}
+buckets:
+  - {name: prices, history: 5, ttl: 1h, limit_marker_ttl: 2h, max_value_size: 1KiB, max_bytes: 2KiB, storage: memory, num_replicas: 3, compression: true,
+     sources: [{name: other, domain: hub}], republish: {dest: "p.>"}, metadata: {a: b}, placement: {cluster: c}, description: d}
+object_stores:
+  - {name: files, max_age: 1h, max_bytes: 3KiB, storage: memory, num_replicas: 3, compression: true, metadata: {a: b}, placement: {tags: [t]}, description: d}
 subscriptions:
+  - {name: k, from: {kv: prices, start: all, consumer: {ack_wait: 2m, max_ack_pending: 5}}, handler: {log: {}}}
+  - {name: o, from: {object: files, start: all}, handler: {log: {}}}
   - {name: a, from: {stream: S, start: all, consumer: {
       description: d, ack_wait: 1m, max_ack_pending: 14, num_replicas: 1, mem_storage: true, sample_freq: "15%", max_waiting: 16, max_batch: 17,
       max_expires: 18s, max_bytes: 19KiB, headers_only: true, metadata: {a: b}, priority_policy: pinned_client, priority_groups: [g], priority_timeout: 20s,
@@ -151,7 +164,22 @@ subscriptions:
 		},
 		AckWait: time.Minute, MaxAckPending: 14, Replicas: 1, Pull: Pull{Group: "g", MinPending: 21, MinAckPending: 22, Priority: 3},
 	}
-	if got := c.Subscriptions[0].From.Consumer; !reflect.DeepEqual(got, wantConsumer) {
+	wantBucket := jetstream.KeyValueConfig{
+		Bucket: "prices", Description: "d", History: 5, TTL: time.Hour, LimitMarkerTTL: 2 * time.Hour, MaxValueSize: 1 << 10, MaxBytes: 2 << 10,
+		Storage: jetstream.MemoryStorage, Replicas: 3, Compression: true, Sources: []*jetstream.StreamSource{{Name: "other", Domain: "hub"}},
+		RePublish: &jetstream.RePublish{Destination: "p.>"}, Metadata: map[string]string{"a": "b"}, Placement: &jetstream.Placement{Cluster: "c"},
+	}
+	if got := c.Buckets["prices"]; !reflect.DeepEqual(got, wantBucket) {
+		t.Errorf("got  %+v\nwant %+v", got, wantBucket)
+	}
+	wantStore := jetstream.ObjectStoreConfig{
+		Bucket: "files", Description: "d", TTL: time.Hour, MaxBytes: 3 << 10, Storage: jetstream.MemoryStorage, Replicas: 3, Compression: true,
+		Metadata: map[string]string{"a": "b"}, Placement: &jetstream.Placement{Tags: []string{"t"}},
+	}
+	if got := c.ObjectStores["files"]; !reflect.DeepEqual(got, wantStore) {
+		t.Errorf("got  %+v\nwant %+v", got, wantStore)
+	}
+	if got := c.Subscriptions[2].From.Consumer; !reflect.DeepEqual(got, wantConsumer) {
 		t.Errorf("got  %+v\nwant %+v", got, wantConsumer)
 	}
 }

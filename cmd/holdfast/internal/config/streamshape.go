@@ -1,5 +1,7 @@
 package config
 
+import "slices"
+
 const (
 	instantForm  = `^[0-9]{4}-[0-9]{2}-[0-9]{2}T.+$`
 	instantWords = "a time with its zone, 2026-01-31T12:00:00Z"
@@ -28,26 +30,19 @@ func streamShape() *shape {
 		{name: "discard", shape: oneOf("new", "What happens when a limit is reached: new (default) refuses what is published, old removes the oldest, seen or not.", "new", "old")},
 		{name: "discard_new_per_subject", shape: yes("Refuse what is published by the limit of its subject as well.")},
 		{name: "storage", shape: oneOf("file", "Where messages are kept. Default file.", "file", "memory")},
-		{name: "num_replicas", shape: &shape{kind: number, min: 1, max: 5, sample: "3", doc: "How many servers of a cluster keep it. Default 1."}},
+		{name: "num_replicas", shape: replicasShape("How many servers of a cluster keep it. Default 1.")},
 		{name: "compression", shape: oneOf("s2", "How files are compressed. Default none. It needs nats-server 2.10.", "none", "s2")},
 		{name: "duplicate_window", shape: &shape{kind: duration, sample: "2m", doc: "For how long a message ID is remembered. Default 2m."}},
-		{name: "placement", shape: &shape{kind: object, doc: "Which servers keep it.", fields: []field{
-			{name: "cluster", shape: anyText("The cluster they are in.")},
-			{name: "tags", shape: words("ssd", "The tags they all have.")},
-		}}},
+		{name: "placement", shape: placementShape()},
 		{name: "mirror", shape: sourceShape("The stream that this one is a copy of. It has no subjects then.")},
 		{name: "sources", shape: &shape{kind: list, min: 1, elem: sourceShape("A stream whose messages come into this one."), doc: "Streams whose messages come into this one as well."}},
 		{name: "subject_transform", shape: transformShape("Gives messages another subject before they are stored. It needs nats-server 2.10.")},
-		{name: "republish", shape: &shape{kind: object, doc: "Publishes what was stored again, for those who listen on core NATS.", fields: []field{
-			{name: "src", shape: plainShape()},
-			{name: "dest", required: true, shape: mappedShape("live.>", "The subject it is published under.")},
-			{name: "headers_only", shape: yes("Without the body.")},
-		}}},
+		{name: "republish", shape: republishShape()},
 		{name: "consumer_limits", shape: &shape{kind: object, doc: "What its consumers may ask for. It needs nats-server 2.10.", fields: []field{
 			{name: "inactive_threshold", shape: &shape{kind: duration, sample: "1h", doc: "How long a consumer may be idle at most."}},
 			{name: "max_ack_pending", shape: atLeast(1, "How many of its messages may be unsettled at most.")},
 		}}},
-		{name: "metadata", shape: &shape{kind: mapping, doc: "Names and values for people and programs. It needs nats-server 2.10."}},
+		{name: "metadata", shape: metadataShape()},
 		{name: "allow_direct", shape: yes("Let every replica answer reads, not the leader alone.")},
 		{name: "mirror_direct", shape: yes("Let a mirror answer reads of its origin.")},
 		{name: "allow_rollup_hdrs", shape: yes("Let a message replace those before it.")},
@@ -63,6 +58,73 @@ func streamShape() *shape {
 		{name: "allow_msg_counter", shape: yes("Let messages count. It needs nats-server 2.12.")},
 		{name: "allow_msg_schedules", shape: yes("Keep messages for later. It needs nats-server 2.12, and the subject holdfast.schedule.NAME.> among its subjects; holdfast schedule enable sets both.")},
 		{name: "persist_mode", shape: oneOf("async", "default, or async: confirm before it is written. It needs nats-server 2.12.", "default", "async")},
+	}}
+}
+
+// bucketsShape describes the key-value buckets of a file, under the names of the
+// client library.
+func bucketsShape() *shape {
+	return &shape{kind: list, min: 1, elem: bucketShape(), doc: "Key-value buckets that subscriptions watch, in full. Compared with what the server has."}
+}
+
+func bucketShape() *shape {
+	return &shape{kind: object, called: "bucket", doc: "A key-value bucket. What is left out is as in one that is made without this: one revision a key, in files, kept for ever.", fields: slices.Concat([]field{
+		{name: "name", required: true, shape: &shape{kind: text, form: nameForm, forms: nameWords, sample: "prices", doc: "The bucket. A subscription watches it."}},
+		{name: "history", shape: &shape{kind: number, min: 1, max: 64, sample: "10", doc: "How many revisions of a key it keeps. Default 1."}},
+		{name: "ttl", shape: &shape{kind: duration, sample: "24h", doc: "How long it keeps a revision. Default for ever."}},
+		{name: "limit_marker_ttl", shape: &shape{kind: duration, sample: "1h", doc: "Leave a marker for this long where a key ran out, and let keys have a time of their own. It needs nats-server 2.11."}},
+		{name: "max_value_size", shape: &shape{kind: size, max: 1<<31 - 1, form: sizeForm, forms: sizeWords, sample: "1MiB", doc: "How large a value may be."}},
+		{name: "republish", shape: republishShape()},
+		{name: "mirror", shape: sourceShape("The bucket that this one is a copy of.")},
+		{name: "sources", shape: &shape{kind: list, min: 1, elem: sourceShape("A bucket whose values come into this one."), doc: "Buckets whose values come into this one as well."}},
+	}, storeFields())}
+}
+
+// objectStoresShape describes the object stores of a file.
+func objectStoresShape() *shape {
+	return &shape{kind: list, min: 1, elem: objectStoreShape(), doc: "Object stores that subscriptions watch, in full. Compared with what the server has."}
+}
+
+func objectStoreShape() *shape {
+	return &shape{kind: object, called: "object store", doc: "An object store. What is left out is as in one that is made without this: in files, kept for ever.", fields: slices.Concat([]field{
+		{name: "name", required: true, shape: &shape{kind: text, form: nameForm, forms: nameWords, sample: "files", doc: "The object store. A subscription watches it."}},
+		{name: "max_age", shape: &shape{kind: duration, sample: "30d", doc: "How long it keeps an object. Default for ever."}},
+	}, storeFields())}
+}
+
+// storeFields are what buckets and object stores have in common.
+func storeFields() []field {
+	return []field{
+		{name: "description", shape: anyText("What it is for.")},
+		{name: "max_bytes", shape: sizeShape("10GiB", "How many bytes it holds at most. Default no limit.")},
+		{name: "storage", shape: oneOf("file", "Where it is kept. Default file.", "file", "memory")},
+		{name: "num_replicas", shape: replicasShape("How many servers of a cluster keep it. Default 1.")},
+		{name: "placement", shape: placementShape()},
+		{name: "compression", shape: yes("Compress its files. It needs nats-server 2.10.")},
+		{name: "metadata", shape: metadataShape()},
+	}
+}
+
+func metadataShape() *shape {
+	return &shape{kind: mapping, doc: "Names and values for people and programs. It needs nats-server 2.10."}
+}
+
+func replicasShape(doc string) *shape {
+	return &shape{kind: number, min: 1, max: 5, sample: "3", doc: doc}
+}
+
+func placementShape() *shape {
+	return &shape{kind: object, doc: "Which servers keep it.", fields: []field{
+		{name: "cluster", shape: anyText("The cluster they are in.")},
+		{name: "tags", shape: words("ssd", "The tags they all have.")},
+	}}
+}
+
+func republishShape() *shape {
+	return &shape{kind: object, doc: "Publishes what was stored again, for those who listen on core NATS.", fields: []field{
+		{name: "src", shape: plainShape()},
+		{name: "dest", required: true, shape: mappedShape("live.>", "The subject it is published under.")},
+		{name: "headers_only", shape: yes("Without the body.")},
 	}}
 }
 
@@ -119,7 +181,7 @@ func consumerShape() *shape {
 		{name: "max_expires", shape: &shape{kind: duration, sample: "30s", doc: "How long one pull may wait."}},
 		{name: "max_bytes", shape: sizeShape("1MiB", "How many bytes one pull may ask for.")},
 		{name: "headers_only", shape: yes("Hand out headers and no bodies. It needs dead_letter: false.")},
-		{name: "metadata", shape: &shape{kind: mapping, doc: "Names and values for people and programs. It needs nats-server 2.10."}},
+		{name: "metadata", shape: metadataShape()},
 		{name: "priority_policy", shape: oneOf("pinned_client", "Who gets messages: pinned_client one member until it is gone, overflow members by what waits (pull), prioritized members by their priority (pull, nats-server 2.12). It needs nats-server 2.11.", "pinned_client", "overflow", "prioritized")},
 		{name: "priority_groups", shape: words("workers", "The groups of members.")},
 		{name: "priority_timeout", shape: &shape{kind: duration, sample: "2m", doc: "After how long without a pull another member is pinned. Default 2m."}},
