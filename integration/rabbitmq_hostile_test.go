@@ -29,7 +29,7 @@ func suspend(t *testing.T, b *rabbittest.Broker, queue string) {
 func TestRabbitMQAQueueThatDoesNotAnswerHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	b := rabbittest.Shared(t)
-	w := newRabbitWorld(t, b, rabbitmq.WithConfirmTimeout(3*time.Second))
+	w := newRabbitWorld(t, b, rabbitmq.WithConfirmTimeout(8*time.Second))
 	w.queue(nil)
 	stuck := w.name + "-stuck"
 	if _, err := w.raw().QueueDeclare(stuck, true, false, false, false, nil); err != nil {
