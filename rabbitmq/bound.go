@@ -59,11 +59,14 @@ func (s *source) held(want transport.Want, v version) []transport.Finding {
 		})
 	}
 	bound := s.bound(v)
+	if s.strict(want) {
+		want.Hold = max(want.Hold, want.MaxDelay) // it is held for each of its delays
+	}
 	if bound == 0 || want.Hold <= bound-min(bound/4, takenBack) {
 		return found
 	}
 	why := "a Timeout or MaxLease"
-	if want.Ordered {
+	if want.Ordered || s.strict(want) {
 		why = "a Timeout, a MaxLease or the retries of an ordered message"
 	}
 	return append(found, transport.Finding{

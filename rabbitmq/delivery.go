@@ -96,7 +96,9 @@ func (d *delivery) AckLater() error {
 // its queue; with a very short one it is held for that long first. With any other
 // a copy of it goes to a retry queue, and the original is acked when the broker
 // has confirmed the copy. Nack returns before that: a copy that is not confirmed
-// is published again, and the original stays unsettled meanwhile. A message that is
+// is published again, and the original stays unsettled meanwhile. The only consumer of
+// a queue that takes one message at a time holds it for the whole delay, for nothing
+// may overtake it. What is held at a stop comes again without the rest of its delay. A message that is
 // too large to be copied is held instead, for half a minute at most.
 func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 	r := d.lane.r
@@ -107,12 +109,14 @@ func (d *delivery) Nack(ctx context.Context, delay time.Duration) error {
 		switch {
 		case delay <= 0:
 			return d.lane.reject(d.raw.DeliveryTag, true)
+		case r.src.strict(r.want):
+			return d.requeueAfter(min(delay, r.src.longest()))
 		case len(r.rungs) == 0 || r.holds(d, delay):
-			return d.requeueAfter(delay)
+			return d.requeueAfter(min(delay, maxHeld))
 		}
 		err := r.park(ctx, d, delay)
 		if errors.Is(err, transport.ErrTooLarge) || errors.Is(err, transport.ErrInvalid) {
-			return d.requeueAfter(delay) // no copy of it can be made
+			return d.requeueAfter(min(delay, maxHeld)) // no copy of it can be made
 		}
 		return err
 	})
@@ -148,7 +152,7 @@ func (d *delivery) requeueAfter(delay time.Duration) error {
 	}
 	r := d.lane.r
 	r.held.Add(1)
-	time.AfterFunc(min(delay, maxHeld), func() {
+	time.AfterFunc(delay, func() {
 		_ = d.lane.reject(d.raw.DeliveryTag, true) // a lost channel gives it back as well
 		r.held.Add(-1)
 	})

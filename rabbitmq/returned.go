@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,21 @@ func (r *receiver) handOut(d *delivery) transport.Delivery {
 // unordered tells whether a message may be moved to the end of its queue.
 func (s *source) unordered(want transport.Want) bool {
 	return !s.stream() && !want.Ordered && !s.cfg.SingleActiveConsumer && !s.cfg.Exclusive
+}
+
+// strict tells whether a consumer has one message at a time and is the only one, so
+// that the whole queue stays in its order: a message that waits for its retry keeps
+// its place.
+func (s *source) strict(want transport.Want) bool {
+	return s.cfg.SingleActiveConsumer && want.Window() == 1 && !s.stream()
+}
+
+// longest is how long a message may be held for its retry.
+func (s *source) longest() time.Duration {
+	if bound := s.Bound(); bound > 0 {
+		return bound - min(bound/4, takenBack)
+	}
+	return math.MaxInt64
 }
 
 // movable tells whether messages that are given back may be moved: not where they

@@ -119,8 +119,10 @@ type QueueConfig struct {
 	// the message.
 	DeadLetterKey string
 	// SingleActiveConsumer: one consumer at a time gets messages, and another
-	// takes over when it is gone. With a prefetch of one this keeps the order
-	// over all processes.
+	// takes over when it is gone. With Concurrency(1) and Prefetch(0) this keeps the
+	// order of the queue over all processes, retries included: a message that waits
+	// for its next attempt holds up those behind it. To keep the order of each key
+	// and no more, use OrderBy.
 	SingleActiveConsumer bool
 	// Exclusive: no other consumer is let in while ours is there. Classic queues
 	// only.
