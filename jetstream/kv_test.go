@@ -1,12 +1,14 @@
 package jetstream
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/holdfast-go/holdfast/internal/check"
 	"github.com/holdfast-go/holdfast/transport"
 )
 
@@ -140,4 +142,42 @@ func TestGapsAreCountedOnceInAnyOrder(t *testing.T) {
 	}
 	var none *gaps
 	gap(none, 1, 1, "1")
+}
+
+// priced and named are validators by value and by pointer.
+type priced int
+
+func (p priced) Validate() error {
+	if p < 0 {
+		return errNegative
+	}
+	return nil
+}
+
+type named struct{ name string }
+
+func (n *named) Validate() error {
+	if n.name == "" {
+		return errNegative
+	}
+	return nil
+}
+
+var errNegative = errors.New("negative")
+
+func TestTheValueOfAnEntryIsValidatedWhateverItsType(t *testing.T) {
+	t.Parallel()
+	type validator interface{ Validate() error }
+	check.ErrorIs(t, (&Entry[priced]{Value: -1}).Validate(), errNegative)
+	check.NoError(t, (&Entry[priced]{Value: 1}).Validate())
+	check.ErrorIs(t, (&Entry[named]{}).Validate(), errNegative)
+	check.ErrorIs(t, (&Entry[*named]{Value: &named{}}).Validate(), errNegative)
+	check.ErrorIs(t, (&Entry[validator]{Value: priced(-1)}).Validate(), errNegative)
+	check.NoError(t, (&Entry[validator]{}).Validate())
+	check.NoError(t, (&Entry[priced]{Value: -1, Operation: OpDelete}).Validate(), "there is no value")
+}
+
+func TestValidatingAnEntryOfBytesCopiesNothing(t *testing.T) { // not in parallel: allocations are counted
+	e := &Entry[[]byte]{Value: []byte("any")}
+	check.Equal(t, testing.AllocsPerRun(100, func() { _ = e.Validate() }), 0)
 }

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -92,8 +93,13 @@ func (e *Entry[T]) Validate() error {
 	if v, ok := any(&e.Value).(validator); ok {
 		return v.Validate()
 	}
-	if v, ok := any(e.Value).(validator); ok {
-		return v.Validate()
+	// A pointer has the methods of what it points to, except where that is an
+	// interface or a pointer. To look at any other value itself would copy it.
+	switch reflect.TypeFor[T]().Kind() {
+	case reflect.Interface, reflect.Pointer:
+		if v, ok := any(e.Value).(validator); ok {
+			return v.Validate()
+		}
 	}
 	return nil
 }
