@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -190,6 +191,11 @@ func (s *source) contradictions(want transport.Want) []transport.Finding {
 	return found
 }
 
+// binds tells whether bindings are given.
+func (s *source) binds() bool {
+	return len(s.cfg.Bindings) > 0 || slices.ContainsFunc(s.cfg.Exchanges, func(e ExchangeConfig) bool { return len(e.Bindings) > 0 })
+}
+
 // netPolicy is the command that makes the queue send what it drops to the
 // dead-letter queue. The broker ignores a policy with a key that the type of the
 // queue does not have, so the limit stands there only for a quorum queue.
@@ -225,6 +231,13 @@ func (s *source) warnings(want transport.Want, v version) []transport.Finding {
 		warn(transport.CodeNoNet,
 			fmt.Sprintf("the dead-lettering and the limits of the queue %s cannot be seen over AMQP: what the broker itself drops, expires or refuses may be lost", c.Name),
 			"look with rabbitmqctl list_queues name type arguments policy; add a net with "+s.netPolicy())
+	}
+	if c.Declare != DeclareEnsure && s.binds() {
+		found = append(found, transport.Finding{
+			Code: transport.CodeBindingsUnseen, Level: transport.LevelInfo,
+			Fact: fmt.Sprintf("the queue %s is not declared here (%v): its bindings are not made either, and AMQP does not tell whether they are there", c.Name, c.Declare),
+			Fix:  "look with rabbitmqctl list_bindings, or use DeclareEnsure",
+		})
 	}
 	moves := s.unordered(want)
 	switch {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,22 @@ func TestASettingOfAQueueIsNeverIgnored(t *testing.T) {
 	weak, _ := tr.Queue(QueueConfig{Name: "q", Arguments: amqp.Table{"x-dead-letter-strategy": "at-most-once"}}).(*source)
 	if found := weak.contradictions(transport.Want{}); len(found) != 1 || found[0].Code != transport.CodeAtMostOnce {
 		t.Errorf("dead-lettering at most once: %v", found)
+	}
+}
+
+// Bindings that are not made are told of.
+func TestBindingsThatAreNotMadeAreTold(t *testing.T) {
+	t.Parallel()
+	tr := &Transport{set: defaultSettings(), urls: []string{"amqp://h/"}}
+	for mode, want := range map[DeclareMode]bool{DeclareEnsure: false, DeclareVerify: true, DeclareAdopt: true} {
+		cfg := QueueConfig{Name: "q", Declare: mode, Bindings: []Binding{{Exchange: "x", Key: "k"}}}
+		src, _ := tr.Queue(cfg).(*source)
+		told := slices.ContainsFunc(src.warnings(transport.Want{}, version{3, 10}), func(f transport.Finding) bool {
+			return f.Code == transport.CodeBindingsUnseen && f.Level == transport.LevelInfo
+		})
+		if told != want {
+			t.Errorf("%v: told %v", mode, told)
+		}
 	}
 }
 

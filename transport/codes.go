@@ -102,6 +102,7 @@ const (
 	CodeBrokerRetries   Code = "HF1613" // the queue does not bound retries as the program asks for
 	CodeDLXNowhere      Code = "HF1614" // the dead-letter exchange routes nowhere
 	CodeConsumerTimeout Code = "HF1615" // the broker takes a delivery back before the program is done with it
+	CodeBindingsUnseen  Code = "HF1616" // bindings are given that are neither made nor can be seen
 )
 
 // Findings about a key-value bucket or an object store.
