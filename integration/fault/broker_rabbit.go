@@ -96,7 +96,7 @@ func (b *rabbitBroker) create(_ context.Context, name string, limit int) error {
 		_, err := ch.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": b.queue})
 		return err
 	})
-	b.young = time.Now().Add(2 * time.Second)
+	b.young = time.Now().Add(5 * time.Second)
 	return err
 }
 
@@ -162,7 +162,8 @@ func (b *rabbitBroker) stored(ctx context.Context, name string) (names []string,
 
 // drain takes all messages of a queue.
 func drain(ctx context.Context, ch *amqp.Channel, name string) ([]string, error) {
-	deliveries, err := ch.Consume(name, "", true, true, false, false, nil)
+	const tag = "check"
+	deliveries, err := ch.Consume(name, tag, true, true, false, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -178,9 +179,20 @@ func drain(ctx context.Context, ch *amqp.Channel, name string) ([]string, error)
 			names = append(names, nameOf(d.Body))
 		case <-silence.C:
 			q, err := ch.QueueDeclarePassive(name, true, false, false, false, amqp.Table{})
-			if err != nil || q.Messages == 0 {
+			if err != nil {
 				return names, err
 			}
+			if q.Messages > 0 {
+				break
+			}
+			// What is still on its way comes before the answer to this.
+			if err := ch.Cancel(tag, false); err != nil {
+				return names, err
+			}
+			for d := range deliveries {
+				names = append(names, nameOf(d.Body))
+			}
+			return names, nil
 		case <-ctx.Done():
 			return names, ctx.Err()
 		}

@@ -320,7 +320,7 @@ func (c *child) finish(end *endReport, limit time.Duration) {
 	began = time.Now()
 	_ = c.broker.Close(ctx) // what it could not wait for shows as goroutines
 	end.EndTook = time.Since(began).Milliseconds()
-	c.settled(5 * time.Second)
+	c.settled(30 * time.Second)
 	end.Submitted = int(c.submitted.Load())
 	end.Silent = end.Submitted - int(c.told.Load())
 	if c.Spool != "" {
@@ -347,7 +347,7 @@ func (c *child) slowest() (p99, most int64) {
 
 // leftBehind waits for goroutines to end, and returns how many did not.
 func leftBehind(before int) (int, string) {
-	for end := time.Now().Add(5 * time.Second); ; <-time.After(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; <-time.After(10 * time.Millisecond) {
 		n := runtime.NumGoroutine() - before
 		if n <= 0 {
 			return 0, ""

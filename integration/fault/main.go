@@ -197,9 +197,9 @@ func (s settings) column(ctx context.Context, c column, out *lines) []*result {
 
 // row runs one row.
 func (s settings) row(ctx context.Context, r row, c column, b broker, i int, out *lines) *result {
-	size, limit := short(), 3*time.Minute
+	size, limit := short(), 10*time.Minute
 	if s.long {
-		size, limit = long(), 20*time.Minute
+		size, limit = long(), 40*time.Minute
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the row took too long"))
 	defer cancel()

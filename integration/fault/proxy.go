@@ -29,6 +29,7 @@ type proxy struct {
 	cuts    []span
 	joined  int
 	swallow int // bytes that were swallowed
+	dripped int // bytes that came slowly
 }
 
 // link is one connection through the proxy.
@@ -70,7 +71,7 @@ func (p *proxy) accept() {
 
 // join connects a client with the broker until either end is gone.
 func (p *proxy) join(client net.Conn) {
-	broker, err := net.DialTimeout("tcp", p.target, time.Second)
+	broker, err := net.DialTimeout("tcp", p.target, 10*time.Second)
 	if err != nil {
 		_ = client.Close()
 		return
@@ -137,6 +138,8 @@ func (k *link) carry(to *net.TCPConn, b []byte, answers bool) error {
 	swallow := k.p.deaf && answers || k.p.mute && !answers
 	if swallow {
 		k.p.swallow += len(b)
+	} else if slow {
+		k.p.dripped += len(b)
 	}
 	part := k.p.rnd.IntN(len(b))
 	k.p.mu.Unlock()
@@ -202,6 +205,13 @@ func (p *proxy) cutAll() {
 	for _, k := range links {
 		k.cut(nil, nil)
 	}
+}
+
+// bent returns how many bytes were swallowed, and how many came slowly.
+func (p *proxy) bent() (swallowed, dripped int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.swallow, p.dripped
 }
 
 // history returns the cuts so far, and how many connections were made.

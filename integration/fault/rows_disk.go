@@ -88,7 +88,7 @@ func (t *trial) fullDisk(dir string, full, heal func(*publisher) error) error {
 	t.terms.faults = append(t.terms.faults, span{from, time.Now()})
 	slowest := t.slowestRefusal()
 	t.note("refused within %.0f ms", float64(slowest.Microseconds())/1e3)
-	if slowest > 5*soon {
+	if slowest > 10*soon {
 		t.broke("a refusal took %v, and %v is what a publish may take", slowest, soon)
 	}
 	return t.more(300)

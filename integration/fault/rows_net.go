@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -39,7 +40,11 @@ func cutConnections(t *trial) error {
 	cuts, joined := p.history()
 	t.terms.faults = append(t.terms.faults, cuts...)
 	t.note("%d connections for %d cuts", joined-before, len(cuts))
-	if joined-before > len(cuts) {
+	if len(cuts) < 3 {
+		return fmt.Errorf("only %d connections were cut", len(cuts))
+	}
+	// A machine that stalls breaks a few handshakes by itself.
+	if joined-before > len(cuts)+2+len(cuts)/10 {
 		t.broke("%d connections were made after %d cuts: there should be one for each at most (%s)", joined-before, len(cuts), url)
 	}
 	t.afterCuts(cuts)
@@ -94,10 +99,14 @@ func halfOpen(t *trial) error {
 			return err
 		}
 		err := t.fault(func() error {
+			before, _ := p.bent()
 			p.set(func(p *proxy) { p.deaf, p.mute = i%2 == 0, i%2 == 1 })
 			err := t.pause(confirmSoon + 1500*time.Millisecond)
 			p.set(func(p *proxy) { p.deaf, p.mute = false, false })
 			p.cutAll() // what is missing will not come
+			if after, _ := p.bent(); err == nil && after == before {
+				err = errors.New("nothing was swallowed")
+			}
 			return err
 		})
 		if err != nil {
@@ -129,6 +138,9 @@ func slowed(t *trial) error {
 		return err
 	}
 	p.set(func(p *proxy) { p.slow = false })
+	if _, dripped := p.bent(); dripped == 0 {
+		return errors.New("nothing came slowly")
+	}
 	return t.more(500)
 }
 
@@ -148,7 +160,7 @@ func pauseBroker(t *trial) error {
 		if err := t.b.pause(); err != nil {
 			return err
 		}
-		err := t.pause(t.size.frozen)
+		err := t.still(t.size.frozen)
 		if again := t.b.resume(); err == nil {
 			err = again
 		}
@@ -158,6 +170,22 @@ func pauseBroker(t *trial) error {
 		return err
 	}
 	return t.more(1000)
+}
+
+// still waits for d, in whose second half nothing may be accepted: somebody stands
+// still.
+func (t *trial) still(d time.Duration) error {
+	if err := t.pause(d / 2); err != nil {
+		return err
+	}
+	before, _, _ := t.led.counts()
+	if err := t.pause(d / 2); err != nil {
+		return err
+	}
+	if after, _, _ := t.led.counts(); after > before {
+		return fmt.Errorf("%d messages were accepted while somebody stood still", after-before)
+	}
+	return nil
 }
 
 // pausePublisher: the publisher stands still.
@@ -177,7 +205,7 @@ func pausePublisher(t *trial) error {
 		if err := p.signal(syscall.SIGSTOP); err != nil {
 			return err
 		}
-		err := t.pause(t.size.frozen)
+		err := t.still(t.size.frozen)
 		if again := p.signal(syscall.SIGCONT); err == nil {
 			err = again
 		}
@@ -260,7 +288,8 @@ func (t *trial) closedWithin(deadline time.Duration) {
 	handed := len(t.led.handed)
 	t.led.mu.Unlock()
 	t.note("Close(%v) took %.2f s and gave back %d, the transport %.2f s", deadline, float64(e.CloseTook)/1e3, handed, float64(e.EndTook)/1e3)
-	late := (deadline + 2*time.Second).Milliseconds()
+	// Far less than the alarm lasts.
+	late := (deadline + 8*time.Second).Milliseconds()
 	if e.CloseTook > late || e.EndTook > late {
 		t.broke("closing under an alarm took %d ms and %d ms with a deadline of %v", e.CloseTook, e.EndTook, deadline)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -18,7 +19,7 @@ const (
 	flowAim   = 2 * time.Second
 	flowBound = 10 * time.Second
 	// patience is when something that should happen soon is taken for never.
-	patience = 40 * time.Second
+	patience = time.Minute
 	// window is what a publisher of default settings has unconfirmed.
 	window = 256
 )
@@ -149,9 +150,21 @@ func (t *trial) expect(what string, ok func() bool) error {
 	return nil
 }
 
-// accepted waits until n messages are accepted.
+// accepted waits until n messages are accepted, for as long as they flow.
 func (t *trial) accepted(n int) error {
-	return t.expect(fmt.Sprintf("%d messages are accepted", n), func() bool { a, _, _ := t.led.counts(); return a >= n })
+	for {
+		before, _, _ := t.led.counts()
+		if before >= n {
+			return nil
+		}
+		err := t.expect(fmt.Sprintf("more than %d of %d messages are accepted", before, n), func() bool {
+			a, _, _ := t.led.counts()
+			return a > before
+		})
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // more waits until n more messages are accepted.
@@ -190,6 +203,10 @@ func (t *trial) restart(meanwhile func() error) error {
 	began := false
 	err := t.fault(func() error {
 		t.b.kill()
+		if c, err := net.DialTimeout("tcp", t.b.addr(), time.Second); err == nil {
+			_ = c.Close()
+			return errors.New("the broker answers after it was killed")
+		}
 		if err := meanwhile(); err != nil {
 			return err
 		}
@@ -265,7 +282,21 @@ func (t *trial) run(r row) error {
 	}
 	t.tally = check(t.led, stored, t.terms)
 	t.broken = append(t.broken, t.tally.broken...)
+	if !t.notRun && err == nil {
+		t.proves(r)
+	}
 	return nil
+}
+
+// proves makes sure that a row had something to lose, and that something was done
+// to it.
+func (t *trial) proves(r row) {
+	if t.tally.Accepted == 0 {
+		t.broke("nothing was accepted: the row proves nothing")
+	}
+	if len(t.terms.faults) == 0 && !r.calm {
+		t.broke("nothing was broken: the row proves nothing")
+	}
 }
 
 // endAll lets every publisher end in peace, and judges how it did.
@@ -282,7 +313,7 @@ func (t *trial) endAll() {
 		if p.killed {
 			continue
 		}
-		if err := p.end(90 * time.Second); err != nil {
+		if err := p.end(4 * time.Minute); err != nil {
 			t.broke("%v", err)
 			p.kill()
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -255,6 +256,32 @@ func (n *Node) Kill() {
 	_ = n.guard.Close()
 	_ = n.node.Wait() // it was killed
 	n.node = nil
+	n.silent()
+}
+
+// silent waits until nobody of the node listens any more: the shell that is waited
+// for may end before the node that it kills does.
+func (n *Node) silent() {
+	ports := []int{n.port, n.dist}
+	if n.lone {
+		ports = append(ports, n.epmd)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(ready); time.Now().Before(end); <-tick.C {
+		if !slices.ContainsFunc(ports, listens) {
+			return
+		}
+	}
+}
+
+// listens tells whether somebody takes connections.
+func listens(port int) bool {
+	c, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), 5*time.Second)
+	if err == nil {
+		_ = c.Close()
+	}
+	return err == nil
 }
 
 // Addr is where the node listens.
