@@ -16,9 +16,10 @@ LIBRARY := github.com/holdfast-go/holdfast
 REDIS   := $(LIBRARY)/redisstore
 # The version that nested modules require, which go.work ties to this tree.
 VERSION := $(shell sed -n 's|^replace $(LIBRARY) \(v[^ ]*\) .*|\1|p' go.work)
-# The suite and the faults run real servers; they get more time.
-TIMEOUT             ?= 5m
-TIMEOUT_INTEGRATION ?= 40m
+# Room for a machine that is three times slower. The suite runs real servers; it
+# gets more time.
+TIMEOUT             ?= 15m
+TIMEOUT_INTEGRATION ?= 60m
 FUZZTIME            ?= 10s
 
 GO_FILES  = $(shell find . -name '*.go' -not -path './.git/*' -not -path '*/node_modules/*')
