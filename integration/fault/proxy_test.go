@@ -9,35 +9,14 @@ import (
 	"net"
 	"testing"
 	"time"
-)
 
-// echo answers what it hears, for as long as the test runs.
-func echo(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c) // it ends with the connection
-			}()
-		}
-	}()
-	return l.Addr().String()
-}
+	"github.com/holdfast-go/holdfast/integration/internal/netproxy"
+)
 
 // through connects through a new proxy.
 func through(t *testing.T) (*proxy, net.Conn) {
 	t.Helper()
-	p, err := newProxy(echo(t), rand.New(rand.NewPCG(1, 2)))
+	p, err := newProxy(netproxy.Echo(t), rand.New(rand.NewPCG(1, 2)))
 	if err != nil {
 		t.Fatal(err)
 	}

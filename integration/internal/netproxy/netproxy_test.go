@@ -10,29 +10,6 @@ import (
 	"github.com/holdfast-go/holdfast/integration/internal/netproxy"
 )
 
-// echo answers each line with itself, for as long as the test runs.
-func echo(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c) // it ends with the connection
-			}()
-		}
-	}()
-	return l.Addr().String()
-}
-
 // client is a connection through a proxy.
 type client struct {
 	t   *testing.T
@@ -84,7 +61,7 @@ func (k *client) hears(want string) {
 
 func TestWhatIsFrozenComesLater(t *testing.T) {
 	t.Parallel()
-	p := netproxy.Start(t, echo(t))
+	p := netproxy.Start(t, netproxy.Echo(t))
 	k := connect(t, p)
 	k.say("one")
 	k.hears("one")
@@ -104,7 +81,7 @@ func TestWhatIsFrozenComesLater(t *testing.T) {
 
 func TestWhatIsSwallowedNeverComes(t *testing.T) {
 	t.Parallel()
-	p := netproxy.Start(t, echo(t))
+	p := netproxy.Start(t, netproxy.Echo(t))
 	k := connect(t, p)
 	k.say("one")
 	k.hears("one")
@@ -119,7 +96,7 @@ func TestWhatIsSwallowedNeverComes(t *testing.T) {
 
 func TestConnectionsAreCutAndRefused(t *testing.T) {
 	t.Parallel()
-	p := netproxy.Start(t, echo(t))
+	p := netproxy.Start(t, netproxy.Echo(t))
 	one, two := connect(t, p), connect(t, p)
 	for _, k := range []*client{one, two} {
 		k.say("one")
