@@ -204,6 +204,58 @@ func TestMarksThatCannotBeWrittenAreKeptAndTriedAgain(t *testing.T) {
 	same(t, left(t, d), "b")
 }
 
+// A file that cannot be removed is marked in its place: what is forgotten stays so.
+func TestWhatIsForgottenStaysSoWhereItsFileStays(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []string{"remove", "syncdir"} {
+		for range 10 { // each cut loses something else
+			d := newSimDisk(seed())
+			opts := spool.Options{FS: d.boot(), SegmentBytes: 1} // each record has a file
+			l, _ := open(t, "/spool", opts)
+			first := add(t, l, "a")
+			add(t, l, "b")
+			for seq := first; seq < first+2; seq++ {
+				if err := l.SetAside(t.Context(), seq, "why"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			failing := only(fault, "", syscall.EIO)
+			if fault == "syncdir" { // once, when the segment is gone and its removal not durable
+				var once atomic.Bool
+				failing = func(op, name string) error {
+					if op == "syncdir" && strings.HasSuffix(name, "/aside") && !once.Swap(true) {
+						return syscall.EIO
+					}
+					return nil
+				}
+			}
+			d.setFault(failing)
+			dropped := l.Drop(t.Context(), first)
+			if fault == "remove" && dropped != nil {
+				t.Fatalf("the mark can be written: %v", dropped)
+			}
+			if l.Status().MarksBroken == nil && dropped == nil && fault == "remove" {
+				t.Error("the status does not tell that a file stays")
+			}
+			d.crash()
+			d.setFault(nil)
+			closeHung(l)
+			l, rec := open(t, "/spool", spool.Options{FS: d.boot()})
+			if dropped == nil && rec.SetAside != 1 {
+				t.Fatalf("%s: %d are set aside, and one was dropped for good", fault, rec.SetAside)
+			}
+			closeLog(t, l)
+		}
+	}
+}
+
+// closeHung ends a log whose disk has lost its power.
+func closeHung(l *spool.Log) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = l.Close(ctx)
+}
+
 func TestDamageIsQuarantinedAndTheRestIsSent(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]struct {
@@ -248,6 +300,36 @@ func TestDamageIsQuarantinedAndTheRestIsSent(t *testing.T) {
 			}
 			same(t, left(t, d), strings.Split(damage.want, "|")...)
 		})
+	}
+}
+
+// What was saved before its name could be made durable is made so by the next
+// start: until then the segment it comes from stays.
+func TestSavedDamageOutlivesAPowerCut(t *testing.T) {
+	t.Parallel()
+	for range 20 { // each cut loses something else
+		d := newSimDisk(seed())
+		l, _ := open(t, "/spool", spool.Options{FS: d.boot()})
+		add(t, l, "a", "b", "c")
+		closeLog(t, l)
+		d.rot("/spool/00000000000000000001.seg", 40+33+32, []byte("X"))
+		d.setFault(only("syncdir", "/quarantine", syscall.EIO))
+		l, rec := open(t, "/spool", spool.Options{FS: d.boot()})
+		if len(rec.Damage) != 1 || !errors.Is(rec.Damage[0].Err, syscall.EIO) || rec.Damage[0].File != "" {
+			t.Fatalf("recovery: %+v", rec)
+		}
+		closeLog(t, l)
+		d.setFault(nil)
+		l, rec = open(t, "/spool", spool.Options{FS: d.boot()})
+		if len(rec.Damage) != 1 || rec.Damage[0].Err != nil {
+			t.Fatalf("recovery: %+v", rec)
+		}
+		closeLog(t, l)
+		d.crash()
+		d.boot()
+		if d.names["/spool/"+rec.Damage[0].File] == nil {
+			t.Fatalf("%s is told, and gone after a power cut", rec.Damage[0].File)
+		}
 	}
 }
 

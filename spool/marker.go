@@ -21,8 +21,15 @@ type marker struct {
 	j       *journal
 	files   map[*segment]*marksFile
 	named   bool       // a name is not durable yet
-	garbage []*segment // done and not removed yet
+	garbage []*garbage // done and not removed yet
 	flushes chan chan error
+}
+
+// garbage is a segment whose records are all done. Its last marks are written only
+// where it cannot be removed: until that is durable, a restart finds it.
+type garbage struct {
+	seg   *segment
+	marks []marks
 }
 
 // marksFile is an open file of marks.
@@ -77,9 +84,8 @@ func (m *marker) late() bool {
 // work writes the marks there are and removes the segments that are done.
 func (m *marker) work() error {
 	list := m.collect()
-	m.sweep()
+	failed, stuck := m.sweep()
 	slices.SortStableFunc(list, func(a, b marks) int { return cmp.Compare(a.seg.first, b.seg.first) })
-	var failed error
 	for len(list) > 0 {
 		n := 1
 		for n < len(list) && list[n].seg == list[0].seg {
@@ -92,12 +98,13 @@ func (m *marker) work() error {
 		list = list[n:]
 	}
 	m.j.mu.Lock()
-	m.j.unsaved = failed
+	m.j.unsaved = errors.Join(failed, stuck)
 	m.j.mu.Unlock()
 	return failed
 }
 
-// collect takes the new marks, and the segments that are done out of the journal.
+// collect takes the new marks, and the segments that are done with theirs, out of
+// the journal.
 func (m *marker) collect() []marks {
 	j := m.j
 	j.mu.Lock()
@@ -108,13 +115,21 @@ func (m *marker) collect() []marks {
 	j.segs = slices.DeleteFunc(j.segs, func(s *segment) bool {
 		s.gone = s.pending == 0 && s != newest && !s.held && !needed
 		if s.gone {
-			m.garbage = append(m.garbage, s)
+			m.garbage = append(m.garbage, &garbage{seg: s})
 			return true
 		}
 		needed = s.left // the next one says where this one ends
 		return false
 	})
-	return slices.DeleteFunc(list, func(k marks) bool { return k.seg.gone })
+	for _, g := range m.garbage {
+		list = slices.DeleteFunc(list, func(k marks) bool {
+			if k.seg == g.seg {
+				g.marks = append(g.marks, k)
+			}
+			return k.seg == g.seg
+		})
+	}
+	return list
 }
 
 // back keeps marks that could not be written.
@@ -182,15 +197,41 @@ func (m *marker) sync() error {
 }
 
 // sweep removes the files of segments that are done. The marks go last: a
-// segment without them would be sent again.
-func (m *marker) sweep() {
-	m.garbage = slices.DeleteFunc(m.garbage, func(s *segment) bool {
-		if f, ok := m.files[s]; ok {
+// segment without them would be sent again. failed is what of a segment that stays
+// could not be marked, stuck why it stays.
+func (m *marker) sweep() (failed, stuck error) {
+	m.garbage = slices.DeleteFunc(m.garbage, func(g *garbage) bool {
+		if f, ok := m.files[g.seg]; ok {
 			_ = f.f.Close()
-			delete(m.files, s)
+			delete(m.files, g.seg)
 		}
-		return removeSegment(m.j.fs, m.j.dir, s.first) == nil
+		err := removeSegment(m.j.fs, m.j.dir, g.seg.first)
+		if err == nil {
+			return true
+		}
+		stuck = errors.Join(stuck, err)
+		failed = errors.Join(failed, m.keep(g))
+		return false
 	})
+	return failed, stuck
+}
+
+// keep writes the marks of a segment that could not be removed. What was written
+// before may not be synced, so all of it is.
+func (m *marker) keep(g *garbage) error {
+	f, err := m.file(g.seg)
+	if err != nil {
+		return err
+	}
+	f.dirty = true
+	if len(g.marks) == 0 {
+		return nil
+	}
+	if err := m.write(g.marks); err != nil {
+		return err
+	}
+	g.marks = nil
+	return nil
 }
 
 // removeSegment removes a segment and then its marks.

@@ -45,7 +45,8 @@ func (q quarantine) copy(segment, final string, g gap) (err error) {
 		return err
 	}
 	if f, err := q.fs.OpenFile(final, readOnly); err == nil {
-		return f.Close()
+		// Whoever renamed it may not have come to make the name durable.
+		return errors.Join(f.Close(), q.fs.SyncDir(q.dir()))
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

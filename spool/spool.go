@@ -111,8 +111,8 @@ type Status struct {
 	// Broken is why the last write failed; nil when writing works. It does not say
 	// that the log is lost: the next Append tries again.
 	Broken error `json:"-"`
-	// MarksBroken is why the last marks could not be written. They are kept in
-	// memory and tried again.
+	// MarksBroken is why the last marks could not be written, or why a file whose
+	// records are all done could not be removed. Both are tried again.
 	MarksBroken error `json:"-"`
 }
 
