@@ -132,3 +132,36 @@ func TestTheSubjectIsThatOfTheWire(t *testing.T) {
 		t.Errorf("a header made the subject %q", m.Subject)
 	}
 }
+
+// Answers that nobody takes do not grow without a bound, and that some were dropped
+// is told behind those that were kept.
+func TestAnswersThatNobodyTakesAreBounded(t *testing.T) {
+	t.Parallel()
+	a := &answers{more: make(chan struct{}, 1)}
+	large := &nats.Msg{Subject: "a", Data: make([]byte, DefaultPendingBytes/4)}
+	for range 10 {
+		a.put(large)
+	}
+	kept := 0
+	for {
+		m, err := a.next(t.Context())
+		if err != nil {
+			if !errors.Is(err, errManyAnswers) {
+				t.Errorf("the answers end with %v", err)
+			}
+			break
+		}
+		if m != large {
+			t.Fatal("another message came")
+		}
+		kept++
+	}
+	if kept != 3 {
+		t.Errorf("%d answers were kept", kept)
+	}
+	one := &answers{more: make(chan struct{}, 1)}
+	one.put(&nats.Msg{Subject: "a", Data: make([]byte, DefaultPendingBytes+1)})
+	if m, err := one.next(t.Context()); m == nil || err != nil {
+		t.Errorf("one that is larger than all: %v", err)
+	}
+}

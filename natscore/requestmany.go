@@ -2,6 +2,8 @@ package natscore
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"sync"
 
@@ -11,9 +13,10 @@ import (
 	"github.com/holdfast-go/holdfast/transport"
 )
 
-// RequestMany implements transport.ManyRequester. No answer is dropped: they are
-// kept until they are taken. A connection that is lost meanwhile costs answers
-// that came then, which nobody can tell.
+// RequestMany implements transport.ManyRequester. No answer is dropped in silence:
+// they are kept until they are taken, up to DefaultPendingBytes. When more come than
+// that, the answers end with an error. A connection that is lost meanwhile costs
+// answers that came then, which nobody can tell.
 func (t *Transport) RequestMany(ctx context.Context, to transport.Address, m *transport.Message) iter.Seq2[*transport.Message, error] {
 	return func(yield func(*transport.Message, error) bool) {
 		in, guarded, stop, err := t.askMany(ctx, to, m)
@@ -33,6 +36,11 @@ func (t *Transport) RequestMany(ctx context.Context, to transport.Address, m *tr
 			}
 			if err == nil {
 				err = t.refuseConfirmation(ctx, to.Name, reply)
+			} else if errors.Is(err, errManyAnswers) {
+				err = &transport.Error{
+					Op: "request", Address: to.Name, Kind: transport.Temporary, Err: err,
+					Hint: "take answers as fast as they come, or ask fewer who answer less",
+				}
 			} else {
 				err = t.requestError(ctx, guarded, msg, err)
 			}
@@ -49,15 +57,24 @@ func (t *Transport) RequestMany(ctx context.Context, to transport.Address, m *tr
 
 // answers holds what came and was not taken yet.
 type answers struct {
-	mu   sync.Mutex // guards msgs; a leaf
-	msgs []*nats.Msg
-	more chan struct{} // capacity 1: look at msgs
+	mu    sync.Mutex // guards msgs, bytes and over; a leaf
+	msgs  []*nats.Msg
+	bytes int
+	over  bool          // there was no room for one
+	more  chan struct{} // capacity 1: look at msgs
 }
+
+// errManyAnswers ends the answers to a request of which more came than are kept.
+var errManyAnswers = fmt.Errorf("more than %d bytes of answers wait to be taken, and others were dropped", DefaultPendingBytes)
 
 // put is called by the client library.
 func (a *answers) put(m *nats.Msg) {
 	a.mu.Lock()
-	a.msgs = append(a.msgs, m)
+	if size := m.Size(); a.over || a.bytes+size > DefaultPendingBytes && a.bytes > 0 {
+		a.over = true
+	} else {
+		a.msgs, a.bytes = append(a.msgs, m), a.bytes+size
+	}
 	a.mu.Unlock()
 	select {
 	case a.more <- struct{}{}:
@@ -65,21 +82,27 @@ func (a *answers) put(m *nats.Msg) {
 	}
 }
 
-func (a *answers) take() *nats.Msg {
+// take returns the oldest answer, or nil. What came before one was dropped is
+// handed out first.
+func (a *answers) take() (*nats.Msg, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.msgs) == 0 {
-		return nil
+		if a.over {
+			return nil, errManyAnswers
+		}
+		return nil, nil
 	}
 	m := a.msgs[0]
-	a.msgs = a.msgs[1:]
-	return m
+	a.msgs[0] = nil
+	a.msgs, a.bytes = a.msgs[1:], a.bytes-m.Size()
+	return m, nil
 }
 
 func (a *answers) next(ctx context.Context) (*nats.Msg, error) {
 	for {
-		if m := a.take(); m != nil {
-			return m, nil
+		if m, err := a.take(); m != nil || err != nil {
+			return m, err
 		}
 		select {
 		case <-a.more:
