@@ -17,6 +17,7 @@ func TestRabbitMQWhatACancelledConsumerHadFetchedComesAgain(t *testing.T) {
 		w.publish(body)
 	}
 	held := w.receive(rx)
+	w.fetched()
 	stalled, flowing := rabbitEvents(t, w.rmq, transport.Stalled), rabbitEvents(t, w.rmq, transport.Flowing)
 	if err := wire.cancel(); err != nil {
 		t.Fatal(err)
@@ -34,4 +35,21 @@ func TestRabbitMQWhatACancelledConsumerHadFetchedComesAgain(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	w.ack(held)
+}
+
+// fetched waits until what the broker hands out has arrived: it has none left, and
+// what it says after that has come the same way.
+func (w *rabbitWorld) fetched() {
+	w.Helper()
+	ch := w.raw()
+	w.eventually("the messages are handed out", func() bool { return w.depth(ch, w.name) == 0 })
+	for range 5 {
+		ch, err := w.rmq.Connection().Channel()
+		if err != nil {
+			w.Fatal(err)
+		}
+		if err := ch.Close(); err != nil {
+			w.Fatal(err)
+		}
+	}
 }
