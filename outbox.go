@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/holdfast-go/holdfast/internal/engine"
 	"github.com/holdfast-go/holdfast/internal/wire"
@@ -22,8 +23,8 @@ type outbox struct {
 	id           string // of the message that is handled
 	subscription string
 
-	mu   sync.Mutex // guards what follows
-	sent *outgoings // nil before the first
+	sent atomic.Pointer[outgoings] // nil before the first, so that most need no lock
+	mu   sync.Mutex                // guards changes of sent, and what it points to
 }
 
 // outgoings is what was published so far.
@@ -96,10 +97,12 @@ func (b *outbox) count(sum [sha256.Size]byte) uint64 {
 }
 
 func (b *outbox) open() *outgoings {
-	if b.sent == nil {
-		b.sent = &outgoings{}
+	s := b.sent.Load()
+	if s == nil {
+		s = &outgoings{}
+		b.sent.Store(s)
 	}
-	return b.sent
+	return s
 }
 
 // add notes a publish whose outcome the attempt waits for.
@@ -130,13 +133,13 @@ func (b *outbox) settled(ctx context.Context, err error) error {
 // wait waits until everything that was published has its outcome. One that is
 // not stored is an error of the attempt.
 func (b *outbox) wait(ctx context.Context) error {
-	b.mu.Lock()
-	if b.sent == nil {
-		b.mu.Unlock()
+	s := b.sent.Load()
+	if s == nil {
 		return nil
 	}
-	pending := b.sent.pending
-	b.sent.pending = nil
+	b.mu.Lock()
+	pending := s.pending
+	s.pending = nil
 	b.mu.Unlock()
 	var faults []error
 	for _, f := range pending {
