@@ -16,7 +16,7 @@ const (
 	publishTimeout = 5 * time.Second
 	openTimeout    = 5 * time.Second
 	closeTimeout   = 30 * time.Second
-	lookupTimeout  = time.Second
+	lookupTimeout  = 5 * time.Second
 )
 
 // Option changes how Connect connects. The options of this package are all

@@ -125,7 +125,7 @@ func (a *attempt) Error(args ...any)                 { a.fail(fmt.Sprint(args...
 func (a *attempt) Errorf(format string, args ...any) { a.fail(fmt.Sprintf(format, args...)) }
 func (a *attempt) Fail()                             { a.fail("it failed") }
 func (a *attempt) FailNow()                          { a.fail("it failed"); runtime.Goexit() }
-func (a *attempt) Fatal(args ...any) { a.fail(fmt.Sprint(args...)); runtime.Goexit() }
+func (a *attempt) Fatal(args ...any)                 { a.fail(fmt.Sprint(args...)); runtime.Goexit() }
 
 func (a *attempt) Fatalf(format string, args ...any) {
 	a.fail(fmt.Sprintf(format, args...))

@@ -7,7 +7,6 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -77,6 +76,7 @@ func Wrap(nc *nats.Conn) *Conn {
 	// end; life only marks that Close was called.
 	c := newConn(context.Background())
 	c.nc.Store(nc)
+	c.denials.last = nc.LastError() // what was refused before concerns nobody here
 	lost, back, gone, failed := nc.DisconnectErrHandler(), nc.ReconnectHandler(), nc.ClosedHandler(), nc.ErrorHandler()
 	nc.SetDisconnectErrHandler(c.onDisconnect(lost))
 	nc.SetReconnectHandler(c.onReconnect(back))
@@ -235,7 +235,3 @@ func inboxPrefix(nc *nats.Conn) string {
 	}
 	return nats.InboxPrefix
 }
-
-// settleWait bounds how long a flush waits for the client library to report an
-// error that the server sent before it answered.
-const settleWait = time.Second

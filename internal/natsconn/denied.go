@@ -191,22 +191,19 @@ func (d *denials) watch(ctx context.Context, w *watcher) (guarded context.Contex
 //
 // The server sends its refusal before the answer to our ping; the client
 // library notes the refusal as its last error while reading, and calls the
-// handler later on another goroutine.
-func (c *Conn) settle(ctx context.Context) {
-	last := c.NATS().LastError()
-	if !errors.Is(last, nats.ErrPermissionViolation) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, settleWait)
-	defer cancel()
+// handler later on another goroutine, which a handler of the user may hold up.
+// When ctx ends first nobody knows what was refused.
+func (c *Conn) settle(ctx context.Context) error {
 	for {
 		note, seen := c.denials.progress()
-		if seen == c.NATS().LastError() || ctx.Err() != nil {
-			return
+		last := c.NATS().LastError()
+		if seen == last || !errors.Is(last, nats.ErrPermissionViolation) {
+			return nil
 		}
 		select {
 		case <-note:
 		case <-ctx.Done():
+			return fmt.Errorf("the server refused something, and an error handler that has not returned keeps it from being known what: %w", ctx.Err())
 		}
 	}
 }

@@ -23,8 +23,8 @@ type flight struct {
 // the connection before. Permission violations it caused are then known to
 // DeniedSince. It says nothing about who listens. It returns the error of ctx
 // when that ends first, and that of the client library when the connection was
-// lost; the outcome of what was written is then unknown. ctx must have a
-// deadline.
+// lost; the outcome of what was written is then unknown. So it is when the
+// server refused something and it cannot be known what. ctx must have a deadline.
 func (c *Conn) Flush(ctx context.Context) error { return c.flusher.flush(ctx, c.roundTrip) }
 
 func (f *flusher) flush(ctx context.Context, roundTrip func(context.Context) error) error {
@@ -78,6 +78,5 @@ func (c *Conn) roundTrip(ctx context.Context) error {
 	if err := c.NATS().FlushWithContext(ctx); err != nil {
 		return err
 	}
-	c.settle(ctx)
-	return nil
+	return c.settle(ctx)
 }
