@@ -85,7 +85,7 @@ func kvTrial(ctx context.Context, b *bench, g *group, c *contender) (sample, err
 func (b *bench) fillBucket(g *group, j *job) error {
 	const lot = 2000 // more at once than the server takes would stall
 	for seq := range j.tally.msgs {
-		if _, err := b.js.PublishAsync("$KV."+j.stream+"."+keyOf(uint64(seq)), g.body(uint64(seq))); err != nil {
+		if _, err := b.js.PublishAsync("$KV."+j.stream+"."+keyOf(uint64(seq)), g.body(uint64(seq)), patient); err != nil {
 			return err
 		}
 		if seq%lot == lot-1 {

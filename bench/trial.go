@@ -297,6 +297,10 @@ func inProcessTrial(ctx context.Context, _ *bench, g *group, c *contender) (samp
 	return j.tally.sample(), j.tally.check(j.expected())
 }
 
+// patient waits for room among what is not confirmed, where the client library gives
+// up after 200 ms: a busy machine takes longer.
+var patient = jetstream.WithStallWait(time.Minute)
+
 func subjectOf(stream string) string { return "bench." + stream }
 
 // newName returns a name for a stream.
@@ -328,7 +332,7 @@ func (b *bench) filled(ctx context.Context, g *group, n int) (string, error) {
 		if g.headers {
 			m.Header = nats.Header{"Nats-Msg-Id": {strconv.Itoa(seq)}, "Content-Type": {"application/octet-stream"}}
 		}
-		if _, err := b.js.PublishMsgAsync(m); err != nil {
+		if _, err := b.js.PublishMsgAsync(m, patient); err != nil {
 			return "", fmt.Errorf("fill a stream: %w", err)
 		}
 	}
