@@ -39,7 +39,7 @@ func (t *Transport) RequestMany(ctx context.Context, to transport.Address, m *tr
 			} else if errors.Is(err, errManyAnswers) {
 				err = &transport.Error{
 					Op: "request", Address: to.Name, Kind: transport.Temporary, Err: err,
-					Hint: "take answers as fast as they come, or ask fewer who answer less",
+					Hint: fmt.Sprintf("%d bytes are kept: take answers as fast as they come, or ask fewer who answer less", DefaultPendingBytes),
 				}
 			} else {
 				err = t.requestError(ctx, guarded, msg, err)
@@ -65,7 +65,7 @@ type answers struct {
 }
 
 // errManyAnswers ends the answers to a request of which more came than are kept.
-var errManyAnswers = fmt.Errorf("more than %d bytes of answers wait to be taken, and others were dropped", DefaultPendingBytes)
+var errManyAnswers = errors.New("more answers came than are kept until they are taken, and some were dropped")
 
 // put is called by the client library.
 func (a *answers) put(m *nats.Msg) {
