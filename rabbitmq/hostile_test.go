@@ -220,3 +220,23 @@ func TestWhatIsAwayOrSilentHasAHint(t *testing.T) {
 		}
 	}
 }
+
+// A receiver that was closed is forgotten with its last lane, also when the channel
+// of that went before its deliveries were settled: an app opens one after the other.
+func TestAClosedReceiverIsForgotten(t *testing.T) {
+	t.Parallel()
+	tr := &Transport{receivers: map[*receiver]struct{}{}}
+	r := &receiver{t: tr, lanes: map[*lane]struct{}{}, shut: true}
+	l := &lane{r: r, out: 1}
+	tr.receivers[r], r.lanes[l] = struct{}{}, struct{}{}
+	l.abandon()
+	if len(tr.receivers) != 1 {
+		t.Error("a lane that is watched was forgotten")
+	}
+	l.retired = true
+	l.abandon() // a delivery could not be settled
+	l.abandon()
+	if len(tr.receivers)+len(r.lanes) != 0 {
+		t.Errorf("%d receivers and %d lanes are remembered", len(tr.receivers), len(r.lanes))
+	}
+}

@@ -91,6 +91,7 @@ func (l *lane) ack(tag uint64, now bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ch.IsClosed() {
+		l.abandon()
 		return transport.ErrLeaseLost
 	}
 	l.log.set(tag, tagDone)
@@ -173,6 +174,7 @@ func (l *lane) refuse(tag uint64, do func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ch.IsClosed() {
+		l.abandon()
 		return transport.ErrLeaseLost
 	}
 	if err := do(); err != nil {
@@ -219,6 +221,15 @@ func (l *lane) finish() {
 		defer l.rpc.Unlock()
 		_ = within(ctx, l.ch.Close) // it goes with the connection otherwise
 	})
+}
+
+// abandon forgets a retired lane whose channel is gone: nobody watches it any more,
+// and none of its deliveries can be settled. The caller holds the lock.
+func (l *lane) abandon() {
+	if l.retired && !l.ended {
+		l.ended = true
+		l.r.dropLane(l)
+	}
 }
 
 // dead is for a lane whose channel is gone. It returns how many acks went with
