@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
@@ -59,81 +58,15 @@ func natsWrite(t *testing.T, path, text string) {
 	}
 }
 
-// natsKey makes a key and returns its public part and its seed.
-func natsKey(t *testing.T, create func() (nkeys.KeyPair, error)) (kp nkeys.KeyPair, public, seed string) {
-	t.Helper()
-	kp, err := create()
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, err = kp.PublicKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := kp.Seed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kp, public, string(s)
-}
-
-// natsIssuer is an operator with one account, which signs users.
-type natsIssuer struct {
-	t        *testing.T
-	operator nkeys.KeyPair
-	account  nkeys.KeyPair
-	claims   *jwt.AccountClaims
-	server   *jwt.OperatorClaims
-}
-
-func newIssuer(t *testing.T) *natsIssuer {
-	t.Helper()
-	i := &natsIssuer{t: t}
-	var operator, account string
-	i.operator, operator, _ = natsKey(t, nkeys.CreateOperator)
-	i.account, account, _ = natsKey(t, nkeys.CreateAccount)
-	i.server, i.claims = jwt.NewOperatorClaims(operator), jwt.NewAccountClaims(account)
-	return i
-}
-
-// trusted makes a server trust the operator, with the account as it is now.
-func (i *natsIssuer) trusted(o *server.Options) {
-	text, err := i.claims.Encode(i.operator)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	accounts := &server.MemAccResolver{}
-	if err := accounts.Store(i.claims.Subject, text); err != nil {
-		i.t.Fatal(err)
-	}
-	o.JetStream = false
-	o.TrustedOperators = []*jwt.OperatorClaims{i.server}
-	o.AccountResolver = accounts
-}
-
-// user returns the public key of a new user, and its credentials file's text.
-func (i *natsIssuer) user() (public, creds string) {
-	_, public, seed := natsKey(i.t, nkeys.CreateUser)
-	text, err := jwt.NewUserClaims(public).Encode(i.account)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	out, err := jwt.FormatUserConfig(text, []byte(seed))
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	return public, string(out)
-}
-
 func TestEveryLoginOpensAConnectionOnBothTransports(t *testing.T) {
 	t.Parallel()
-	_, public, seed := natsKey(t, nkeys.CreateUser)
+	_, public, seed := natstest.NewKey(t, nkeys.CreateUser)
 	s := natstest.Start(t, natstest.WithUser("bob", "s3cret", nil), natstest.WithOptions(func(o *server.Options) {
 		o.Nkeys = []*server.NkeyUser{{Nkey: public}}
 	}))
-	issuer := newIssuer(t)
-	_, creds := issuer.user()
-	withJWT := natstest.Start(t, natstest.WithOptions(issuer.trusted))
+	issuer := natstest.NewIssuer(t)
+	_, creds := issuer.User()
+	withJWT := natstest.Start(t, natstest.WithOptions(issuer.Trusted))
 	withToken := natstest.Start(t, natstest.WithOptions(func(o *server.Options) { o.Authorization = "t0ken" }))
 	keyFile, credsFile := natsFile(t, "bob.nk", seed), natsFile(t, "bob.creds", creds)
 	none := natsLogin{natscore.WithName("x"), jetstream.WithName("x")}
@@ -165,7 +98,7 @@ func TestEveryLoginOpensAConnectionOnBothTransports(t *testing.T) {
 
 func TestAnNKeyThatWasReplacedIsInUseAfterTheNextReconnect(t *testing.T) {
 	t.Parallel()
-	_, one, seed := natsKey(t, nkeys.CreateUser)
+	_, one, seed := natstest.NewKey(t, nkeys.CreateUser)
 	file := natsFile(t, "app.nk", seed)
 	allow := func(public string) func(*server.Options) {
 		return func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} }
@@ -178,7 +111,7 @@ func TestAnNKeyThatWasReplacedIsInUseAfterTheNextReconnect(t *testing.T) {
 	}
 	t.Cleanup(func() { coreClose(t, js.Close) })
 
-	_, two, next := natsKey(t, nkeys.CreateUser)
+	_, two, next := natstest.NewKey(t, nkeys.CreateUser)
 	natsWrite(t, file, next)
 	s.RestartWith(allow(two))
 	coreEventually(t, "a publish under the new key", func() bool {
@@ -198,19 +131,19 @@ func TestAnNKeyThatWasReplacedIsInUseAfterTheNextReconnect(t *testing.T) {
 
 func TestACredentialsFileThatWasReplacedIsInUseAfterTheNextReconnect(t *testing.T) {
 	t.Parallel()
-	issuer := newIssuer(t)
-	old, creds := issuer.user()
+	issuer := natstest.NewIssuer(t)
+	old, creds := issuer.User()
 	file := natsFile(t, "app.creds", creds)
-	s := natstest.Start(t, natstest.WithOptions(issuer.trusted))
+	s := natstest.Start(t, natstest.WithOptions(issuer.Trusted))
 	tr := coreConnect(t, s.URL(), natscore.WithCredsFile(file))
 
-	issuer.claims.Revoke(old)
-	s.RestartWith(issuer.trusted)
+	issuer.Revoke(old)
+	s.RestartWith(issuer.Trusted)
 	coreEventually(t, "the loss of the connection", func() bool { return !tr.Conn().IsConnected() })
 	if _, err := natscore.Connect(coreContext(t), s.URL(), natscore.WithCredsFile(file), natscore.WithNATS(natstest.Patient())); !errors.Is(err, transport.ErrPermission) {
 		t.Fatalf("with credentials that were revoked: %v", err)
 	}
-	_, creds = issuer.user()
+	_, creds = issuer.User()
 	natsWrite(t, file, creds)
 	coreEventually(t, "a publish under the new credentials", func() bool {
 		return tr.Publish(t.Context(), transport.Address{Name: "hello"}, &transport.Message{}) == nil
@@ -245,7 +178,7 @@ func TestContextsOfTheNATSProgramAreRead(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", dir)
 	t.Setenv("NATS_CONTEXT", "")
-	_, public, seed := natsKey(t, nkeys.CreateUser)
+	_, public, seed := natstest.NewKey(t, nkeys.CreateUser)
 	s := natstest.Start(t, natstest.WithUser("bob", "s3cret", nil), natstest.WithUser("eve", "other", nil), natstest.WithOptions(func(o *server.Options) {
 		o.Nkeys = []*server.NkeyUser{{Nkey: public}}
 	}))

@@ -72,12 +72,12 @@ func TestNoErrorOfAConnectionShowsASecret(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", dir)
 	ca := newAuthority(t, t.TempDir(), "ca")
 	ca.issue("server", nil)
-	_, _, seed := natsKey(t, nkeys.CreateUser)
-	issuer := newIssuer(t)
-	_, creds := issuer.user()
+	_, _, seed := natstest.NewKey(t, nkeys.CreateUser)
+	issuer := natstest.NewIssuer(t)
+	_, creds := issuer.User()
 	ours := natstest.Start(t, natstest.WithUser("bob", "right", nil)).URL()
 	secure := natstest.Start(t, natstest.WithUser("bob", "right", nil), natstest.WithOptions(withTLS(ca, "server", nil, nil))).URL()
-	jwt := natstest.Start(t, natstest.WithOptions(newIssuer(t).trusted)).URL()
+	jwt := natstest.Start(t, natstest.WithOptions(natstest.NewIssuer(t).Trusted)).URL()
 	dead := "nats://127.0.0.1:1"
 	withUser := func(url string) string { return strings.Replace(url, "://", "://bob:"+canary+"@", 1) }
 	inContext := func(name, text string) natscore.Option {

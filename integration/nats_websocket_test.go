@@ -8,9 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nkeys"
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/integration/internal/natstest"
@@ -33,35 +31,15 @@ func withWebsocket(ca *authority) func(*server.Options) {
 	}
 }
 
-// storing lets the account of an issuer use JetStream, on a server that trusts the
-// operator.
-func (i *natsIssuer) storing() func(*server.Options) {
-	i.t.Helper()
-	i.claims.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit}
-	_, system, _ := natsKey(i.t, nkeys.CreateAccount)
-	text, err := jwt.NewAccountClaims(system).Encode(i.operator)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	return func(o *server.Options) {
-		i.trusted(o)
-		o.JetStream = true
-		if err := o.AccountResolver.Store(system, text); err != nil {
-			i.t.Fatal(err)
-		}
-		o.SystemAccount = system
-	}
-}
-
 // A subscription, a publisher and a request work over wss:// with a credentials
 // file, of an operator's JWT, and go on after the connection was cut.
 func TestWebsocketWithTLSAndCredentialsFileServesBothTransports(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t, t.TempDir(), "ca")
 	ca.issue("server", nil)
-	issuer := newIssuer(t)
-	s := natstest.Start(t, natstest.WithOptions(issuer.storing()), natstest.WithOptions(withWebsocket(ca)))
-	_, creds := issuer.user()
+	issuer := natstest.NewIssuer(t)
+	s := natstest.Start(t, natstest.WithOptions(issuer.Storing), natstest.WithOptions(withWebsocket(ca)))
+	_, creds := issuer.User()
 	file, trust := natsFile(t, "app.creds", creds), ca.path("ca.pem")
 	url := s.Server().WebsocketURL()
 	if !strings.HasPrefix(url, "wss://") {
