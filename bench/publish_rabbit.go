@@ -115,8 +115,6 @@ func holdRabbitPipeline(wide int) func(context.Context, *job) error {
 	}
 }
 
-// rowThrough uses the memory of a message again when its outcome is there. They
-// come in the order of the messages here.
 func rowThrough(ctx context.Context, j *job, rmq *rabbitmq.Transport, wide int) error {
 	room := newRoom(wide)
 	p, err := rmq.OpenPipeline(ctx, j.outcomes(room))
@@ -124,11 +122,9 @@ func rowThrough(ctx context.Context, j *job, rmq *rabbitmq.Transport, wide int) 
 		return err
 	}
 	to := rabbitmq.QueueAddress(j.queue)
-	under := make([]transport.Message, wide)
 	for seq := range uint64(j.tally.msgs) {
 		room.enter()
-		m := &under[seq%uint64(wide)]
-		*m = transport.Message{ID: strconv.FormatUint(seq, 36), Body: j.body(seq)}
+		m := &transport.Message{ID: strconv.FormatUint(seq, 36), Body: j.body(seq)}
 		if err := p.Send(to, m, seq); err != nil {
 			return err
 		}
