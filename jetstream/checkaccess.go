@@ -41,7 +41,7 @@ func (c *checker) access(ctx context.Context) {
 	c.permitted(ctx)
 	if s.Durable != "" && validName(s.Durable) {
 		at := s.Stream + "." + s.Durable
-		c.mayAsk(ctx, c.t.api+"CONSUMER.MSG.NEXT."+at, "take messages")
+		c.mayTake(ctx, c.t.api+"CONSUMER.MSG.NEXT."+at, "take messages")
 		c.mayAck(ctx, ackPrefix+at)
 		c.mayRecord(ctx, c.t.api+"CONSUMER.CREATE."+at)
 	}
@@ -53,25 +53,30 @@ func (c *checker) access(ctx context.Context) {
 	}
 }
 
-// mayAsk checks that a subject of the management API may be published to.
-func (c *checker) mayAsk(ctx context.Context, subject, purpose string) {
-	_, _, err := c.t.ask(ctx, &nats.Msg{Subject: subject, Data: unreadable}, apiTimeout)
-	c.denied(err, purpose)
+// mayTake checks that messages of a consumer may be asked for.
+func (c *checker) mayTake(ctx context.Context, subject, purpose string) {
+	c.denied(c.probe(ctx, subject, unreadable), purpose)
 }
 
 // mayAck checks that deliveries of a consumer may be settled: a sign of life for
 // sequence 0, which is no message.
 func (c *checker) mayAck(ctx context.Context, prefix string) {
-	subject := prefix + ".1.0.0.0.0"
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	mark := c.t.conn.Mark()
-	if c.t.nc().Publish(subject, progressBody) != nil || c.t.conn.Flush(ctx) != nil {
-		return // the connection is lost, which other questions tell
-	}
-	if err := c.t.conn.DeniedSince(mark, "check", natsconn.Publish, subject); err != nil {
+	if err := c.probe(ctx, prefix+".1.0.0.0.0", progressBody); err != nil {
 		c.fail(transport.CodePermission, fmt.Sprintf("cannot settle messages: the account may not publish to %q", prefix+".>"), "grant the account this permission")
 	}
+}
+
+// probe publishes to a subject and returns the server's refusal, if there is one.
+// What answers is not waited for: servers before 2.10 say nothing of a consumer
+// that does not exist.
+func (c *checker) probe(ctx context.Context, subject string, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	mark, nc := c.t.conn.Mark(), c.t.nc()
+	if nc.PublishRequest(subject, nc.NewInbox(), body) != nil || c.t.conn.Flush(ctx) != nil {
+		return nil // the connection is lost, which other questions tell
+	}
+	return c.t.conn.DeniedSince(mark, "check", natsconn.Publish, subject)
 }
 
 // mayRecord checks the permission to update the consumer. Without it all works

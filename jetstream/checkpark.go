@@ -108,7 +108,7 @@ func (c *checker) mayPark(ctx context.Context) {
 	c.denied(err, "park messages")
 	_, err = c.t.get(ctx, c.t.parkStream(), getRequest{LastFor: c.s.parkProbe()})
 	c.denied(err, "look for parked messages")
-	c.mayAsk(ctx, c.t.api+"CONSUMER.MSG.NEXT."+at, "take parked messages")
+	c.mayTake(ctx, c.t.api+"CONSUMER.MSG.NEXT."+at, "take parked messages")
 	c.mayAck(ctx, ackPrefix+at)
 }
 

@@ -223,6 +223,8 @@ func (c *checker) permitted(ctx context.Context) {
 		case n.purpose == "":
 		case strings.HasPrefix(n.subject, ackPrefix):
 			c.mayAck(ctx, strings.TrimSuffix(probed(n.subject), ".>"))
+		case strings.HasPrefix(n.subject, c.t.api+"CONSUMER.MSG.NEXT."):
+			c.lacks(c.probe(ctx, probed(n.subject), n.body), n)
 		default:
 			_, _, err := c.t.ask(ctx, &nats.Msg{Subject: probed(n.subject), Data: n.body}, apiTimeout)
 			c.lacks(err, n)
