@@ -124,7 +124,19 @@ func (t *Transport) dial(ctx context.Context, role string) (*session, error) {
 	return nil, last
 }
 
+// dialOne tries a URL again at once, and not for ever, when the broker ended the
+// connection and may have said why.
 func (t *Transport) dialOne(ctx context.Context, url, role string) (*session, error) {
+	const tries = 3
+	for i := 1; ; i++ {
+		s, err := t.dialOnce(ctx, url, role)
+		if err == nil || i == tries || ctx.Err() != nil || !unexplained(url, err) {
+			return s, err
+		}
+	}
+}
+
+func (t *Transport) dialOnce(ctx context.Context, url, role string) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.set.dialTimeout(url))
 	defer cancel()
 	s := &session{closes: make(chan *amqp.Error, 1), blocks: make(chan amqp.Blocking, 16), over: make(chan struct{})}

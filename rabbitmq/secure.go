@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"io/fs"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -149,6 +151,16 @@ func alertHint(text string) string {
 		return "certfile and keyfile must hold a certificate and its key, both in PEM and the key without a passphrase"
 	}
 	return ""
+}
+
+// unexplained tells whether a TLS connection ended as it does when the broker wants
+// another certificate and its words were lost: it says so after the handshake, and
+// when our greeting fails first, the client library tells of that instead.
+func unexplained(raw string, err error) bool {
+	var said *amqp.Error
+	return strings.HasPrefix(raw, "amqps:") && transport.KindOf(err) == transport.Temporary &&
+		(errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) ||
+			errors.As(err, &said) && said.Code == amqp.FrameError)
 }
 
 // refusedLogin says how to mend that the broker refused who we are.
