@@ -67,6 +67,15 @@ func rabbitFailureGroups() []*group {
 			},
 		},
 		{
+			name: "the same failures, messages with an ID, a type and a time", n: 60_000, queue: rabbitmq.Quorum, backoff: 10 * time.Millisecond,
+			headers: true, metric: metricRatio, stored: true, trial: rabbitConsumeTrial,
+			contenders: []contender{
+				{name: "holdfast, nothing fails", run: holdRabbit(onePlus(soon)...)},
+				{name: "holdfast", fails: 2, run: holdRabbit(onePlus(soon)...), goals: []goal{{metricRatio, atLeast, 0.5}}},
+				{name: "raw amqp091-go, held and given back", fails: 2, run: rawRabbit(rawMode{})},
+			},
+		},
+		{
 			name: "one poison message, 5 min backoff, quorum", n: 60_000, queue: rabbitmq.Quorum, backoff: 5 * time.Minute,
 			metric: metricRatio, stored: true, trial: rabbitConsumeTrial,
 			contenders: []contender{
