@@ -80,21 +80,7 @@ func (s *scenario) outcome(ctx context.Context, m *holdfast.Message[string], r *
 
 func TestEveryMessageOfABatchEndsExactlyOnceWhateverHappens(t *testing.T) {
 	t.Parallel()
-	base := *seedFlag
-	if base == 0 {
-		base = rand.Uint64() >> 16
-	}
-	t.Logf("go test -run %s -seed %d", t.Name(), base)
-	for i := range uint64(100) {
-		seed := base + i
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			t.Parallel()
-			everyMessageOfABatchEnds(t, seed)
-		})
-		if *seedFlag != 0 {
-			break
-		}
-	}
+	forSeeds(t, 100, everyMessageOfABatchEnds)
 }
 
 func everyMessageOfABatchEnds(t *testing.T, seed uint64) {

@@ -137,16 +137,22 @@ const messages = 30
 
 func TestEveryMessageEndsExactlyOnceWhateverHappens(t *testing.T) {
 	t.Parallel()
+	forSeeds(t, 150, everyMessageEnds)
+}
+
+// forSeeds runs a property for so many new seeds, or for the one that was given.
+func forSeeds(t *testing.T, n uint64, property func(t *testing.T, seed uint64)) {
+	t.Helper()
 	base := *seedFlag
 	if base == 0 {
 		base = rand.Uint64() >> 16
 	}
 	t.Logf("go test -run %s -seed %d", t.Name(), base)
-	for i := range uint64(150) {
+	for i := range n {
 		seed := base + i
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			everyMessageEnds(t, seed)
+			property(t, seed)
 		})
 		if *seedFlag != 0 {
 			break

@@ -1,4 +1,4 @@
 // Package tools holds no code. Its go.mod pins the linters, which make tools builds
-// into bin; it stands outside of go.work, so that what they need reaches no other
-// module. In this directory run the go command with GOWORK=off.
+// into bin; it is a workspace of its own, so that what they need reaches no other
+// module.
 package tools
